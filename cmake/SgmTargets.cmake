@@ -1,0 +1,27 @@
+# One helper per kind of target; warnings are errors in our code, not in others' headers.
+
+function(sgm_compile_options target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_compile_options(
+    ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+                      -Werror -fno-math-errno>)
+  if(SGM_NATIVE)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+  endif()
+  if(SGM_SANITIZE)
+    target_compile_options(${target} PRIVATE -O1 -fno-omit-frame-pointer -fsanitize=address,undefined
+                                             -fno-sanitize-recover=all)
+    target_link_options(${target} PRIVATE -fsanitize=address,undefined)
+  endif()
+endfunction()
+
+# sgm_test(name): tests/<name>.cpp, linked with GoogleTest, every TEST registered with ctest.
+function(sgm_test name)
+  add_executable(${name} ${name}.cpp)
+  sgm_compile_options(${name})
+  target_link_libraries(${name} PRIVATE sgm::sgm GTest::gtest_main ${ARGN})
+  target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
+  target_compile_definitions(${name} PRIVATE SGM_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}/golden"
+                                             SGM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
+endfunction()
