@@ -1,1 +1,5 @@
-target_sources(sgm PRIVATE)
+target_sources(
+  sgm
+  PRIVATE io/atomic_file.cpp
+          io/input_file.cpp
+          io/system_error.cpp)
