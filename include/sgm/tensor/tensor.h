@@ -1,0 +1,80 @@
+#pragma once
+// Tensor: a dense array on a device.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "sgm/core/buffer.h"
+#include "sgm/core/context.h"
+#include "sgm/core/error.h"
+#include "sgm/core/types.h"
+
+namespace sgm {
+
+/// Dense, contiguous, row-major array; images are [N, H, W, C]. A cheap handle: copies share storage, clone()
+/// copies data. Knows nothing of gradients. A default-constructed tensor is "absent".
+class Tensor {
+ public:
+  Tensor() = default;
+  /// Uninitialised.
+  static Tensor empty(Context& context, Shape shape, DType dtype = DType::f32);
+  static Tensor zeros(Context& context, Shape shape, DType dtype = DType::f32);
+  static Tensor full(Context& context, Shape shape, double value, DType dtype = DType::f32);
+  /// Copies values (float or double) into a tensor of `dtype`. Throws Error when the count is not shape.numel().
+  static Tensor from_host(Context& context, std::span<const float> values, Shape shape, DType dtype = DType::f32);
+  static Tensor from_host(Context& context, std::span<const double> values, Shape shape, DType dtype = DType::f64);
+
+  bool defined() const { return storage_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  DType dtype() const { return dtype_; }
+  std::int64_t numel() const { return shape_.numel(); }
+  std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
+  /// Where the tensor lives; ops run where their operands live.
+  Context& context() const;
+
+  /// Shares storage; numel must match.
+  Tensor reshape(Shape shape) const;
+  Tensor clone() const;
+  /// The same values in another element type; shares storage when it already has it.
+  Tensor to(DType dtype) const;
+  /// Overwrites the values with those of `source` (same shape; converts the element type).
+  void copy_from(const Tensor& source);
+  void fill(double value);
+
+  /// Waits for the device and copies out.
+  std::vector<float> to_host() const;
+  std::vector<double> to_host_f64() const;
+  /// The only element of a one-element tensor.
+  double item() const;
+
+  Buffer buffer();
+  ConstBuffer buffer() const;
+  ConstBuffer const_buffer() const { return buffer(); }
+  /// Throws Error when T is not the element type.
+  template <class T>
+  T* data() {
+    check(dtype_of<T>() == dtype_, "tensor: asked for ", dtype_of<T>(), " elements of a ", dtype_, " tensor");
+    return static_cast<T*>(raw());
+  }
+  template <class T>
+  const T* data() const { return const_cast<Tensor*>(this)->data<T>(); }
+
+  /// True when no other handle shares the storage, so that it may be overwritten.
+  bool is_unique() const { return storage_.use_count() == 1; }
+  /// Changes with every mark_modified(): backends key derived copies (packed weights) on it.
+  std::uint64_t version() const;
+  /// Call after writing to a tensor that backends may hold derived copies of.
+  void mark_modified();
+
+ private:
+  struct Storage;
+  void* raw() const;
+
+  std::shared_ptr<Storage> storage_;
+  Shape shape_;
+  DType dtype_ = DType::f32;
+};
+
+}  // namespace sgm

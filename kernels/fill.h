@@ -1,0 +1,26 @@
+#pragma once
+// Filling and converting.
+
+#include "kernels/op.h"
+
+namespace sgm {
+
+/// y[i] = value.
+struct Fill {
+  Buffer y;
+  std::int64_t n;
+  double value;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[i] = x[i], rounded to y's element type.
+struct Cast {
+  ConstBuffer x;
+  Buffer y;
+  std::int64_t n;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+}  // namespace sgm

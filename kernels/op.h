@@ -1,0 +1,46 @@
+#pragma once
+// The op interface. A kernel op is a plain struct that names its operands once; its two member functions are
+// the two backends: cpu() in src/backend/cpu/<family>.cpp, cuda() in kernels/<family>.cu.
+
+#include <concepts>
+#include <type_traits>
+
+#include "sgm/core/buffer.h"
+#include "sgm/core/context.h"
+#include "sgm/core/error.h"
+#include "sgm/core/types.h"
+
+namespace sgm {
+
+template <class Op>
+concept KernelOp = std::is_trivially_copyable_v<Op> && requires(const Op& op, Context& context) {
+  op.cpu(context);
+  op.cuda(context);
+};
+
+#ifdef SGM_WITH_CUDA
+inline constexpr bool kHasCuda = true;
+#else
+inline constexpr bool kHasCuda = false;
+#endif
+
+/// Executes an op where its operands live: the only branch on the device in the project.
+template <KernelOp Op>
+void run(const Op& op, Context& context) {
+  if (context.is_cpu()) return op.cpu(context);
+  if constexpr (kHasCuda) return op.cuda(context);
+  fail("this build has no CUDA backend");
+}
+
+/// Calls body(T{}) with the element type that `dtype` names; `op` is named in the error.
+template <class Body>
+void dispatch_float(DType dtype, const char* op, Body&& body) {
+  switch (dtype) {
+    case DType::f32: return body(float{});
+    case DType::bf16: return body(bfloat16{});
+    case DType::f64: return body(double{});
+    default: fail(op, ": tensors are f32, bf16 or f64, got ", dtype);
+  }
+}
+
+}  // namespace sgm

@@ -1,0 +1,76 @@
+#include "backend/caching_allocator.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "sgm/core/error.h"
+
+namespace sgm {
+namespace {
+
+// Small requests round up to a power of two, large ones to an eighth of their leading power of two: at most
+// 12.5 % is wasted and nearly equal sizes share a list.
+std::size_t rounded(std::size_t bytes) {
+  bytes = std::max<std::size_t>(bytes, 64);
+  const std::size_t power = std::bit_ceil(bytes);
+  if (power <= 4096) return power;
+  const std::size_t grain = power / 16;
+  return (bytes + grain - 1) / grain * grain;
+}
+
+}  // namespace
+
+CachingAllocator::CachingAllocator(std::function<void*(std::size_t)> acquire,
+                                   std::function<void(void*, std::size_t)> dispose)
+    : acquire_(std::move(acquire)), dispose_(std::move(dispose)) {}
+
+CachingAllocator::~CachingAllocator() { trim(); }
+
+void* CachingAllocator::allocate(std::size_t bytes) {
+  const std::size_t size = rounded(bytes);
+  const std::scoped_lock lock(mutex_);
+  void* data = nullptr;
+  if (const auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
+    data = found->second.back();
+    found->second.pop_back();
+  } else {
+    data = acquire_(size);
+    if (!data) {
+      trim();
+      data = acquire_(size);
+    }
+    check(data != nullptr, "out of memory: ", size, " bytes wanted, ", stats_.in_use,
+          " in use; use a smaller batch or model");
+    stats_.reserved += size;
+  }
+  stats_.in_use += size;
+  stats_.peak = std::max(stats_.peak, stats_.in_use);
+  return data;
+}
+
+void CachingAllocator::release(void* data, std::size_t bytes) noexcept {
+  const std::size_t size = rounded(bytes);
+  const std::scoped_lock lock(mutex_);
+  stats_.in_use -= size;
+  free_[size].push_back(data);
+}
+
+void CachingAllocator::trim() {
+  for (auto& [size, blocks] : free_) {
+    for (void* block : blocks) dispose_(block, size);
+    stats_.reserved -= size * blocks.size();
+  }
+  free_.clear();
+}
+
+MemoryStats CachingAllocator::stats() const {
+  const std::scoped_lock lock(mutex_);
+  return stats_;
+}
+
+void CachingAllocator::reset_peak() {
+  const std::scoped_lock lock(mutex_);
+  stats_.peak = stats_.in_use;
+}
+
+}  // namespace sgm

@@ -1,0 +1,55 @@
+#pragma once
+// The CPU device: host memory, OpenMP threads, oneDNN engine and its cache of primitives.
+
+#include <memory>
+
+#include "backend/caching_allocator.h"
+#include "sgm/core/context.h"
+
+namespace sgm {
+
+class OneDnn;  // src/backend/cpu/onednn.h
+
+class CpuContext final : public Context {
+ public:
+  explicit CpuContext(int threads);
+  ~CpuContext() override;
+
+  bool is_cpu() const override { return true; }
+  std::string describe() const override;
+  void* allocate(std::size_t bytes) override { return allocator_.allocate(bytes); }
+  void release(void* data, std::size_t bytes) noexcept override { allocator_.release(data, bytes); }
+  MemoryStats memory() const override { return allocator_.stats(); }
+  void reset_peak() override { allocator_.reset_peak(); }
+  void copy_from_host(void* device, const void* host, std::size_t bytes) override;
+  void copy_to_host(void* host, const void* device, std::size_t bytes) override;
+
+  OneDnn& onednn() { return *onednn_; }
+
+ private:
+  CachingAllocator allocator_;
+  std::unique_ptr<OneDnn> onednn_;
+};
+
+/// Temporary memory of an op, returned to the cache at the end of its scope.
+class Scratch {
+ public:
+  Scratch(Context& context, std::size_t bytes)
+      : context_(context), bytes_(bytes), data_(bytes ? context.allocate(bytes) : nullptr) {}
+  ~Scratch() {
+    if (data_) context_.release(data_, bytes_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  void* data() const { return data_; }
+  template <class T>
+  T* as() const { return static_cast<T*>(data_); }
+
+ private:
+  Context& context_;
+  std::size_t bytes_;
+  void* data_;
+};
+
+}  // namespace sgm

@@ -1,0 +1,58 @@
+#pragma once
+// oneDNN behind one small class: the engine, the stream, and primitives cached by everything that defines
+// them. The differences between oneDNN 2.x and 3.x end in onednn.cpp.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "sgm/core/buffer.h"
+#include "sgm/core/context.h"
+
+namespace sgm {
+
+class OneDnn {
+ public:
+  OneDnn() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+
+  dnnl::engine& engine() { return engine_; }
+  dnnl::stream& stream() { return stream_; }
+
+  /// A primitive that is built once per key; Entry derives from this.
+  struct Entry {
+    virtual ~Entry() = default;
+  };
+  using Key = std::vector<std::int64_t>;
+
+  /// The entry of `key`, made by make() when there is none yet.
+  template <class E, class Make>
+  E& cached(const Key& key, Make&& make) {
+    std::unique_ptr<Entry>& slot = entries_[key];
+    if (!slot) slot = std::make_unique<E>(make());
+    return static_cast<E&>(*slot);
+  }
+
+  /// Weights in the layout that a primitive wants, kept while (address, version) stay the same.
+  struct Packed {
+    std::uint64_t version = ~std::uint64_t{0};
+    dnnl::memory memory;
+  };
+  Packed& packed(const void* weights, const Key& key) { return packed_[{weights, key}]; }
+
+ private:
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  std::map<Key, std::unique_ptr<Entry>> entries_;
+  std::map<std::pair<const void*, Key>, Packed> packed_;
+};
+
+/// "2.6.3", the library that runs, not the one that compiled.
+std::string onednn_version();
+/// The instruction set that oneDNN generates code for, in its own words.
+std::string onednn_isa();
+
+}  // namespace sgm

@@ -1,0 +1,121 @@
+#include "sgm/tensor/tensor.h"
+
+#include "kernels/fill.h"
+
+namespace sgm {
+
+struct Tensor::Storage {
+  Context& context;
+  std::size_t bytes;
+  void* data;
+  std::uint64_t version = 0;
+
+  Storage(Context& c, std::size_t b) : context(c), bytes(b), data(c.allocate(b)) {}
+  ~Storage() { context.release(data, bytes); }
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+};
+
+Tensor Tensor::empty(Context& context, Shape shape, DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64,
+        "tensor: element type must be f32, bf16 or f64, got ", dtype);
+  Tensor tensor;
+  tensor.shape_ = shape;
+  tensor.dtype_ = dtype;
+  tensor.storage_ = std::make_shared<Storage>(context, tensor.bytes());
+  return tensor;
+}
+
+Tensor Tensor::zeros(Context& context, Shape shape, DType dtype) { return full(context, shape, 0.0, dtype); }
+
+Tensor Tensor::full(Context& context, Shape shape, double value, DType dtype) {
+  Tensor tensor = empty(context, shape, dtype);
+  tensor.fill(value);
+  return tensor;
+}
+
+namespace {
+
+template <class T>
+Tensor upload(Context& context, std::span<const T> values, Shape shape, DType dtype) {
+  check(static_cast<std::int64_t>(values.size()) == shape.numel(), "tensor: ", values.size(),
+        " values do not fill shape ", shape);
+  Tensor tensor = Tensor::empty(context, shape, dtype_of<T>());
+  context.copy_from_host(tensor.data<T>(), values.data(), tensor.bytes());
+  return tensor.to(dtype);
+}
+
+template <class T>
+std::vector<T> download(const Tensor& tensor) {
+  const Tensor source = tensor.to(dtype_of<T>());
+  std::vector<T> values(static_cast<std::size_t>(source.numel()));
+  source.context().copy_to_host(values.data(), source.data<T>(), source.bytes());
+  return values;
+}
+
+}  // namespace
+
+Tensor Tensor::from_host(Context& context, std::span<const float> values, Shape shape, DType dtype) {
+  return upload(context, values, shape, dtype);
+}
+
+Tensor Tensor::from_host(Context& context, std::span<const double> values, Shape shape, DType dtype) {
+  return upload(context, values, shape, dtype);
+}
+
+Context& Tensor::context() const {
+  check(defined(), "tensor: absent tensor used");
+  return storage_->context;
+}
+
+Tensor Tensor::reshape(Shape shape) const {
+  check(shape.numel() == numel(), "reshape: ", shape_, " has not the element count of ", shape);
+  Tensor result = *this;
+  result.shape_ = shape;
+  return result;
+}
+
+Tensor Tensor::clone() const {
+  Tensor result = empty(context(), shape_, dtype_);
+  run(Cast{buffer(), result.buffer(), numel()}, context());
+  return result;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor result = empty(context(), shape_, dtype);
+  run(Cast{buffer(), result.buffer(), numel()}, context());
+  return result;
+}
+
+void Tensor::copy_from(const Tensor& source) {
+  check(source.shape() == shape_, "copy_from: shape ", source.shape(), " into ", shape_);
+  run(Cast{source.buffer(), buffer(), numel()}, context());
+  mark_modified();
+}
+
+void Tensor::fill(double value) {
+  run(Fill{buffer(), numel(), value}, context());
+  mark_modified();
+}
+
+std::vector<float> Tensor::to_host() const { return download<float>(*this); }
+std::vector<double> Tensor::to_host_f64() const { return download<double>(*this); }
+
+double Tensor::item() const {
+  check(numel() == 1, "item: tensor of shape ", shape_, " has more than one element");
+  return to_host_f64()[0];
+}
+
+void* Tensor::raw() const {
+  check(defined(), "tensor: absent tensor used");
+  return storage_->data;
+}
+
+Buffer Tensor::buffer() { return defined() ? Buffer{raw(), dtype_} : Buffer{}; }
+ConstBuffer Tensor::buffer() const { return defined() ? ConstBuffer{raw(), dtype_} : ConstBuffer{}; }
+
+std::uint64_t Tensor::version() const { return storage_ ? storage_->version : 0; }
+void Tensor::mark_modified() { ++storage_->version; }
+
+}  // namespace sgm
