@@ -1,1 +1,1 @@
-target_sources(sgm PRIVATE core/config.cpp)
+target_sources(sgm PRIVATE core/config.cpp core/config_validate.cpp)

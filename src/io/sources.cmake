@@ -1,8 +1,12 @@
 target_sources(
   sgm
-  PRIVATE io/archive.cpp
+  PRIVATE io/append_file.cpp
+          io/archive.cpp
           io/atomic_file.cpp
+          io/crc32c.cpp
           io/gzip.cpp
           io/input_file.cpp
           io/npy.cpp
-          io/system_error.cpp)
+          io/safetensors.cpp
+          io/system_error.cpp
+          io/tfevents.cpp)

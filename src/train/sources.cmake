@@ -1,1 +1,4 @@
-target_sources(sgm PRIVATE)
+target_sources(
+  sgm
+  PRIVATE train/metrics.cpp
+          train/progress.cpp)
