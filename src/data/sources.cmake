@@ -1,1 +1,13 @@
-target_sources(sgm PRIVATE)
+target_sources(
+  sgm
+  PRIVATE data/array_files.cpp
+          data/cifar10.cpp
+          data/dataset.cpp
+          data/idx.cpp
+          data/image.cpp
+          data/image_files.cpp
+          data/loader.cpp
+          data/pnm.cpp
+          data/resize.cpp
+          data/source.cpp
+          data/stb.cpp)

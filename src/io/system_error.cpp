@@ -6,7 +6,7 @@ namespace sgm {
 
 const char* remedy_for(int error) {
   switch (error) {
-    case ENOENT: return "check the path, and create the folder first when writing";
+    case ENOENT: return "check that the path, or the folder to write to, exists";
     case ENOTDIR: return "a part of the path is a file, not a folder";
     case EISDIR: return "name a file, not a folder";
     case EACCES:
