@@ -155,9 +155,10 @@ struct Config {
   }
 };
 
-/// Reads a TOML file and applies overrides of the form "table.key=value" in order. Relative data.path values
-/// are resolved against the file's folder when they exist there, else left as they are. Throws Error naming the file, the line and
-/// the key; an unknown key is answered with the nearest known one; values are range-checked by validate().
+/// Reads a TOML file and applies overrides of the form "table.key=value" in order; a value that is no TOML is
+/// taken as a string. A relative data.path of the file is resolved against the file's folder when it exists
+/// there, else left as it is; one of an override is always left. Throws Error naming the file or override, the
+/// line and the key; an unknown key is answered with the nearest known one; the result has passed validate().
 Config load_config(const std::filesystem::path& file, std::span<const std::string> overrides = {});
 
 /// The same from text; `name` stands for the file in messages.

@@ -21,7 +21,7 @@ struct Metric {
 class MetricsWriter {
  public:
   /// A run that resumes at `step` loses the records of later steps, which an interrupted run left behind, so
-  /// that the files read as if it had never stopped; step 0 starts them over. Other lines stay as they are.
+  /// that the files read as if it had never stopped; 0 is a new run. Other lines stay as they are.
   explicit MetricsWriter(const std::filesystem::path& workdir, std::int64_t step = 0);
 
   /// One line {"step":..., "<name>":..., ..., "time":<seconds since 1970>}; what is not finite is written as
