@@ -85,6 +85,8 @@ struct ZipReader::State {
 /// Entries whose packed sizes exceed the archive together share bytes: the trick of zip bombs. Without it no
 /// archive unpacks to more than kDeflateRatio times its size.
 void ZipReader::State::list() {
+  // libzip takes an empty file for an empty archive.
+  check(archive_bytes > 0, name, ": the file is empty; name a complete .zip file");
   const zip_int64_t count = zip_get_num_entries(zip.get(), 0);
   std::uint64_t packed = 0;
   for (zip_int64_t i = 0; i < count; ++i) {
