@@ -1,1 +1,6 @@
-target_sources(sgm PRIVATE)
+target_sources(
+  sgm
+  PRIVATE sde/sde.cpp
+          sde/sub_vp_sde.cpp
+          sde/ve_sde.cpp
+          sde/vp_sde.cpp)
