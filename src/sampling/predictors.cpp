@@ -1,0 +1,113 @@
+#include <cmath>
+#include <string_view>
+
+#include "sgm/core/error.h"
+#include "sgm/core/registry.h"
+#include "sgm/sampling/predictor_corrector.h"
+
+namespace sgm {
+namespace {
+
+/// Predictors whose step is x_mean = a x + b score, x <- x_mean + c z with numbers of the time alone.
+class AffinePredictor : public Predictor {
+ public:
+  State predict(const Tensor& x, const Update& update) const final {
+    const ReverseStep step = coefficients(update.at);
+    AffineTerms terms{.x = x, .score = score_at(update.score, x, update.at)};
+    terms.a = step.a, terms.b = step.b, terms.c = step.c;
+    terms.want_mean = update.want_mean;
+    if (step.c != 0.0) terms.noise = update.noise(Purpose::predictor, update.index, x);
+    AffineResult result = affine_step(terms);
+    return {result.y, result.mean};
+  }
+  virtual ReverseStep coefficients(const TimePoint& at) const = 0;
+};
+
+/// One step of a reverse-time SDE dx = [f - g^2 score] dt + g dw (eq. 6), or of its probability-flow ODE
+/// dx = [f - g^2 score / 2] dt (eq. 13), given the forward step x + f x + G z.
+ReverseStep reverse(const ForwardStep& forward, bool probability_flow) {
+  const double variance = forward.G * forward.G;
+  if (probability_flow) return {1.0 - forward.f, 0.5 * variance, 0.0};
+  return {1.0 - forward.f, variance, forward.G};
+}
+
+/// Euler-Maruyama with steps of 1 / N. (Grid times lie (1 - eps) / (N - 1) apart, as in the reference.)
+class EulerMaruyama final : public AffinePredictor {
+ public:
+  EulerMaruyama(const SDE& sde, const SamplingConfig& config)
+      : sde_(sde), probability_flow_(config.probability_flow) {}
+  ReverseStep coefficients(const TimePoint& at) const override {
+    const double dt = 1.0 / at.num_scales;
+    return reverse({sde_.drift(at.t) * dt, sde_.diffusion(at.t) * std::sqrt(dt)}, probability_flow_);
+  }
+
+ private:
+  const SDE& sde_;
+  bool probability_flow_;
+};
+
+/// The reverse of the SDE's own discretisation (Appendix E): SMLD's chain for VE, DDPM's for VP.
+class ReverseDiffusion final : public AffinePredictor {
+ public:
+  ReverseDiffusion(const SDE& sde, const SamplingConfig& config)
+      : sde_(sde), probability_flow_(config.probability_flow) {}
+  ReverseStep coefficients(const TimePoint& at) const override {
+    return reverse(sde_.discretize(at), probability_flow_);
+  }
+
+ private:
+  const SDE& sde_;
+  bool probability_flow_;
+};
+
+/// The posterior step of the chain that the SDE is the limit of.
+class AncestralSampling final : public AffinePredictor {
+ public:
+  AncestralSampling(const SDE& sde, const SamplingConfig& config) : sde_(sde) {
+    check(!config.probability_flow,
+          "sampling.predictor: ancestral_sampling has no probability flow; use reverse_diffusion or set "
+          "sampling.probability_flow = false");
+  }
+  ReverseStep coefficients(const TimePoint& at) const override { return sde_.ancestral(at); }
+
+ private:
+  const SDE& sde_;
+};
+
+/// Leaves the batch alone and asks for no score; the final denoising step is then none either, as in the
+/// reference.
+class NoPredictor final : public Predictor {
+ public:
+  State predict(const Tensor& x, const Update&) const override { return {x, x}; }
+};
+
+template <class T>
+std::unique_ptr<Predictor> create_affine(const SDE& sde, const SamplingConfig& config, int num_scales) {
+  auto predictor = std::make_unique<T>(sde, config);
+  predictor->coefficients({1.0, num_scales - 1, num_scales});  // refuses combinations before the run begins
+  return predictor;
+}
+
+struct Entry {
+  std::string_view name;
+  std::unique_ptr<Predictor> (*create)(const SDE& sde, const SamplingConfig& config, int num_scales);
+};
+constexpr Entry kPredictors[] = {
+    {"euler_maruyama", create_affine<EulerMaruyama>},
+    {"reverse_diffusion", create_affine<ReverseDiffusion>},
+    {"ancestral_sampling", create_affine<AncestralSampling>},
+    {"none",
+     [](const SDE&, const SamplingConfig&, int) -> std::unique_ptr<Predictor> {
+       return std::make_unique<NoPredictor>();
+     }},
+};
+
+}  // namespace
+
+std::unique_ptr<Predictor> create_predictor(const SDE& sde, const SamplingConfig& config, int num_scales) {
+  return find_entry(kPredictors, config.predictor, "sampling.predictor").create(sde, config, num_scales);
+}
+
+std::vector<std::string> predictor_names() { return names_of(kPredictors); }
+
+}  // namespace sgm
