@@ -1,1 +1,6 @@
-target_sources(sgm PRIVATE)
+target_sources(
+  sgm
+  PRIVATE autograd/var.cpp
+          autograd/ops_elementwise.cpp
+          autograd/ops_matmul.cpp
+          autograd/ops_image.cpp)

@@ -1,4 +1,5 @@
 target_sources(
   sgm
   PRIVATE train/metrics.cpp
-          train/progress.cpp)
+          train/progress.cpp
+          train/verify.cpp)

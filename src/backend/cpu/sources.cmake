@@ -1,6 +1,13 @@
 target_sources(
   sgm
   PRIVATE backend/caching_allocator.cpp
+          backend/cpu/conv.cpp
           backend/cpu/cpu_context.cpp
+          backend/cpu/elementwise.cpp
+          backend/cpu/exact.cpp
           backend/cpu/fill.cpp
-          backend/cpu/onednn.cpp)
+          backend/cpu/group_norm.cpp
+          backend/cpu/onednn.cpp
+          backend/cpu/sampling.cpp
+          backend/cpu/training.cpp
+          backend/cpu/upfirdn.cpp)

@@ -1,0 +1,81 @@
+#pragma once
+// Every differentiable op: Var in, Var out. Images are [N, H, W, C], weights [K, R, S, C].
+
+#include <vector>
+
+#include "sgm/autograd/var.h"
+#include "sgm/core/activation.h"
+#include "sgm/core/random.h"
+
+namespace sgm {
+
+// ---- elementwise ------------------------------------------------------------------------------------------
+
+/// alpha a + beta b, same shape.
+Var add(const Var& a, const Var& b, double alpha = 1.0, double beta = 1.0);
+/// factor x + shift.
+Var affine(const Var& x, double factor, double shift = 0.0);
+/// scale[n] x[n, ...]; scale [N] f64, not differentiated.
+Var scale_images(const Var& x, const Tensor& scale);
+Var activate(const Var& x, Activation activation);
+/// The same values in another element type; the gradient is converted back.
+Var cast(const Var& x, DType dtype);
+
+/// x [.., C] + bias [C].
+Var add_bias(const Var& x, const Var& bias);
+
+// ---- shape ------------------------------------------------------------------------------------------------
+
+Var reshape(const Var& x, Shape shape);
+/// [.., Ca] and [.., Cb] -> [.., Ca + Cb].
+Var concat_channels(const Var& a, const Var& b);
+
+// ---- matrix products --------------------------------------------------------------------------------------
+
+/// x [M, I] weight [O, I]^T + bias [O] -> [M, O].
+Var linear(const Var& x, const Var& weight, const Var& bias);
+/// Single-head attention of every pixel to every pixel: qkv [N, H, W, 3C] holds queries, keys and values;
+/// softmax(q k^T / sqrt C) v -> [N, H, W, C]. Softmax in f32 whatever qkv is.
+Var attention(const Var& qkv);
+
+// ---- images -----------------------------------------------------------------------------------------------
+
+struct Conv2dParams {
+  int stride = 1;
+  int pad_begin = 0;      // zeros before, along both axes
+  int pad_end = 0;        // zeros after
+  bool keep_f32 = false;  // bf16 input: write the f32 sums unrounded
+};
+/// scale (conv(x, weight) + bias + residual); bias [K] and residual (shape of the output) may be absent.
+Var conv2d(const Var& x, const Var& weight, const Var& bias = {}, Conv2dParams params = {},
+           const Var& residual = {}, double scale = 1.0);
+
+struct GroupNormParams {
+  int groups = 32;
+  double eps = 1e-6;
+  Activation activation = Activation::none;
+  double dropout = 0.0;  // rate; 0 turns it off
+  NoiseKey dropout_key;  // names the mask
+};
+/// dropout(activation(gamma (x + shift - mean) rstd + beta)); shift [N, C] f32 may be absent.
+Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& params,
+               const Var& shift = {});
+
+/// Up-sampling by `up`, correlation with separable `taps`, down-sampling by `down`; pads may be negative.
+struct ResampleParams {
+  int up = 1;
+  int down = 1;
+  int pad0 = 0;
+  int pad1 = 0;
+  std::vector<double> taps = {1.0};
+};
+Var resample(const Var& x, const ResampleParams& params);
+
+/// The operators of StyleGAN2 for `kernel`, e.g. {1, 3, 3, 1}; {1, 1} is nearest up and 2x2 mean down.
+ResampleParams upsample_params(const std::vector<int>& kernel);
+ResampleParams downsample_params(const std::vector<int>& kernel);
+/// The FIR before a stride-2 convolution, and after a zero-inserting one, of 3x3 weights.
+ResampleParams conv_downsample_params(const std::vector<int>& kernel);
+ResampleParams upsample_conv_params(const std::vector<int>& kernel);
+
+}  // namespace sgm

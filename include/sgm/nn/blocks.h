@@ -1,0 +1,83 @@
+#pragma once
+// Residual, attention and resampling blocks of NCSN++, DDPM++ and DDPM.
+
+#include <cmath>
+#include <vector>
+
+#include "sgm/nn/layers.h"
+
+namespace sgm {
+
+/// What all blocks of one network share.
+struct BlockOptions {
+  Activation activation = Activation::swish;
+  int temb_dim = 0;    // width of the time embedding
+  bool biggan = true;  // resampling inside the block, 1x1 shortcut
+  bool fir = true;
+  std::vector<int> fir_kernel = {1, 3, 3, 1};
+  bool skip_rescale = true;
+  double init_scale = 0.0;
+  double dropout = 0.1;
+  int fixed_groups = 0;  // groups of every norm; 0: min(channels / 4, 32)
+
+  explicit BlockOptions(const ModelConfig& model);
+  int groups(int channels) const;
+  double rescale() const { return skip_rescale ? std::sqrt(0.5) : 1.0; }
+  ResampleParams up() const { return upsample_params(fir ? fir_kernel : std::vector<int>{1, 1}); }
+  ResampleParams down() const { return downsample_params(fir ? fir_kernel : std::vector<int>{1, 1}); }
+};
+
+enum class Resampling { none, up, down };
+
+/// The residual block: norm, act, [resample,] conv, + time embedding, norm, act, dropout, conv, + shortcut.
+class ResBlock : public Module {
+ public:
+  ResBlock(Builder& builder, const BlockOptions& options, int in, int out,
+           Resampling resampling = Resampling::none);
+  /// x [N, H, W, in]; temb [N, temb_dim], activated already, or absent.
+  Var forward(const Var& x, const Var& temb, const ForwardMode& mode) const;
+
+ private:
+  Resampling resampling_;
+  ResampleParams resample_;
+  double rescale_, dropout_;
+  std::uint32_t dropout_index_;
+  NormLayer* norm0_;
+  ConvLayer* conv0_;
+  LinearLayer* dense_;
+  NormLayer* norm1_;
+  ConvLayer* conv1_;
+  ConvLayer* shortcut_ = nullptr;
+};
+
+/// Single-head self-attention over all pixels, with a residual connection.
+class AttentionBlock : public Module {
+ public:
+  AttentionBlock(Builder& builder, const BlockOptions& options, int channels);
+  Var forward(const Var& x) const;
+
+ private:
+  double rescale_;
+  NormLayer* norm_;
+  QkvLayer* qkv_;
+  ConvLayer* project_;
+};
+
+/// Halves or doubles the resolution, optionally with a 3x3 convolution: FIR or plain.
+class ResampleBlock : public Module {
+ public:
+  ResampleBlock(Builder& builder, const BlockOptions& options, Resampling resampling, bool with_conv, int in,
+                int out);
+  Var forward(const Var& x) const;
+
+ private:
+  Var down(const Var& x) const;
+  Var up(const Var& x) const;
+
+  Resampling resampling_;
+  bool fir_;
+  ResampleParams plain_, around_conv_;
+  ConvLayer* conv_ = nullptr;
+};
+
+}  // namespace sgm

@@ -1,0 +1,87 @@
+#pragma once
+// Layers with parameters, initialised as the original: weights uniform with variance scale / fan_avg, biases
+// 0.
+
+#include "sgm/autograd/ops.h"
+#include "sgm/nn/module.h"
+
+namespace sgm {
+
+/// x [M, in] -> [M, out].
+class LinearLayer : public Module {
+ public:
+  LinearLayer(Builder& builder, int in, int out, double scale = 1.0);
+  Var forward(const Var& x) const { return linear(x, weight_, bias_); }
+
+ private:
+  Var &weight_, &bias_;
+};
+
+/// What a convolution layer is called in published checkpoints.
+enum class ConvStyle {
+  conv,  // weight [out, in, k, k], bias
+  nin,   // a 1x1 convolution stored as a matrix: W [in, out], b
+};
+
+/// x [N, H, W, in] -> [N, H', W', out]; 3x3 filters are padded by 1 unless params say otherwise.
+class ConvLayer : public Module {
+ public:
+  ConvLayer(Builder& builder, int in, int out, int filter, double scale = 1.0,
+            ConvStyle style = ConvStyle::conv);
+  Var forward(const Var& x) const { return conv2d(x, weight_, bias_, params_); }
+  Var forward(const Var& x, Conv2dParams params) const { return conv2d(x, weight_, bias_, params); }
+  /// rescale (conv(x) + residual).
+  Var forward(const Var& x, const Var& residual, double rescale) const {
+    return conv2d(x, weight_, bias_, params_, residual, rescale);
+  }
+  /// filter(conv(x)) + bias.
+  Var forward_then(const Var& x, Conv2dParams params, const ResampleParams& filter) const {
+    return add_bias(resample(conv2d(x, weight_, {}, params), filter), bias_);
+  }
+  /// f32 output whatever x is.
+  Var forward_f32(const Var& x) const;
+
+ private:
+  Var &weight_, &bias_;
+  Conv2dParams params_;
+};
+
+/// Three 1x1 convolutions in one, for queries, keys and values: [N, H, W, C] -> [N, H, W, 3C]. Published
+/// checkpoints store them as NIN_0, NIN_1, NIN_2.
+class QkvLayer : public Module {
+ public:
+  QkvLayer(Builder& builder, int channels);
+  Var forward(const Var& x) const { return conv2d(x, weight_, bias_); }
+
+ private:
+  Var &weight_, &bias_;
+};
+
+/// Group normalisation with a fused activation.
+class NormLayer : public Module {
+ public:
+  NormLayer(Builder& builder, int channels, int groups, Activation activation = Activation::none);
+  Var forward(const Var& x) const { return group_norm(x, gamma_, beta_, params_); }
+  /// With a per-image, per-channel shift [N, C] before the norm (may be absent) and dropout after the
+  /// activation.
+  Var forward(const Var& x, const Var& shift, double dropout, const NoiseKey& key) const;
+
+ private:
+  Var &gamma_, &beta_;
+  GroupNormParams params_;
+};
+
+/// Gaussian Fourier features of log(label), or sinusoidal positions of the label. Not differentiable.
+class NoiseEmbedding : public Module {
+ public:
+  NoiseEmbedding(Builder& builder, const ModelConfig& model);
+  int dim() const { return dim_; }
+  /// noise_label [N] f64 -> [N, dim].
+  Var forward(const Tensor& noise_label, DType dtype) const;
+
+ private:
+  int dim_;
+  Var* frequencies_ = nullptr;  // Fourier: [nf], fixed
+};
+
+}  // namespace sgm

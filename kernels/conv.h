@@ -1,0 +1,67 @@
+#pragma once
+// Convolution and matrix product: the ops that the vendor libraries execute.
+
+#include "kernels/op.h"
+
+namespace sgm {
+
+/// Sizes of a 2-D convolution (cross-correlation) of x [n, h, w, c] with weights [k, r, s, c].
+struct ConvShape {
+  std::int64_t n, h, w, c;
+  std::int64_t k, r, s;
+  std::int64_t oh, ow;
+  int stride;
+  int pad_begin, pad_end;  // zeros before and after, along both axes
+  bool operator==(const ConvShape&) const = default;
+};
+
+/// y = scale (conv(x, weight) + bias + residual).
+struct Conv2d {
+  ConstBuffer x;         // [n, h, w, c]
+  ConstBuffer weight;    // [k, r, s, c]; f32 whatever x is, f64 with f64
+  ConstBuffer bias;      // [k], optional
+  ConstBuffer residual;  // [n, oh, ow, k], optional
+  Buffer y;              // [n, oh, ow, k]
+  ConvShape shape;
+  double scale;
+  std::uint64_t weight_version;  // non-zero: the backend may keep packed weights under this version
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// dx = the gradient of conv(x, weight) in x.
+struct Conv2dGradInput {
+  ConstBuffer dy;      // [n, oh, ow, k]
+  ConstBuffer weight;  // [k, r, s, c]
+  Buffer dx;           // [n, h, w, c]
+  ConvShape shape;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// dweight, dbias = the gradients of conv(x, weight) + bias; f32 (f64 with f64) whatever x is.
+struct Conv2dGradWeight {
+  ConstBuffer x;   // [n, h, w, c]
+  ConstBuffer dy;  // [n, oh, ow, k]
+  Buffer dweight;  // [k, r, s, c]
+  Buffer dbias;    // [k], optional
+  ConvShape shape;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// c = op(a) op(b) + bias for each of `batch` matrices; rows are lda, ldb, ldc elements apart, matrices
+/// stride_a, stride_b, stride_c.
+struct Matmul {
+  ConstBuffer a;     // [m, k], or [k, m] if trans_a
+  ConstBuffer b;     // [k, n], or [n, k] if trans_b
+  ConstBuffer bias;  // [n], optional
+  Buffer c;          // [m, n]
+  std::int64_t batch, m, n, k;
+  std::int64_t lda, ldb, ldc, stride_a, stride_b, stride_c;
+  bool trans_a, trans_b;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+}  // namespace sgm

@@ -1,0 +1,128 @@
+#pragma once
+// Elementwise ops, channel concatenation and row sums.
+
+#include "kernels/op.h"
+#include "sgm/core/activation.h"
+
+namespace sgm {
+
+/// y = activation(x).
+struct Activate {
+  ConstBuffer x;  // [n]
+  Buffer y;       // [n]
+  std::int64_t n;
+  Activation activation;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// dx = dy activation'(x).
+struct ActivateGrad {
+  ConstBuffer x, dy;  // [n]
+  Buffer dx;          // [n]
+  std::int64_t n;
+  Activation activation;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y = alpha a + beta b; y may be a or b; b may be absent.
+struct AddScaled {
+  ConstBuffer a, b;  // [n]
+  Buffer y;          // [n]
+  std::int64_t n;
+  double alpha, beta;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[r, :] = scale[r] x[r, :] + shift.
+struct ScaleRows {
+  ConstBuffer x;      // [rows, cols]
+  ConstBuffer scale;  // [rows], f64; absent: 1
+  Buffer y;           // [rows, cols]
+  std::int64_t rows, cols;
+  double factor, shift;  // y = factor scale x + shift
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[r, :] = x[r, :] + bias.
+struct AddBias {
+  ConstBuffer x;     // [rows, cols]
+  ConstBuffer bias;  // [cols]; f32 beside bf16
+  Buffer y;          // [rows, cols]
+  std::int64_t rows, cols;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[r, :] = [a[r, :], b[r, :]].
+struct ConcatChannels {
+  ConstBuffer a, b;  // [rows, ca], [rows, cb]
+  Buffer y;          // [rows, ca + cb]
+  std::int64_t rows, ca, cb;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// The inverse of ConcatChannels; an absent output is skipped.
+struct SplitChannels {
+  ConstBuffer y;  // [rows, ca + cb]
+  Buffer a, b;    // [rows, ca], [rows, cb]
+  std::int64_t rows, ca, cb;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[c] = sum over rows of x[r, c], in a fixed order.
+struct SumRows {
+  ConstBuffer x;  // [rows, cols]
+  Buffer y;       // [cols]
+  std::int64_t rows, cols;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[r, :] = softmax(scale x[r, :]).
+struct Softmax {
+  ConstBuffer x;  // [rows, cols]
+  Buffer y;       // [rows, cols]
+  std::int64_t rows, cols;
+  double scale;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// dx[r, :] = scale y (dy - <y, dy>).
+struct SoftmaxGrad {
+  ConstBuffer y, dy;  // [rows, cols]
+  Buffer dx;          // [rows, cols]
+  std::int64_t rows, cols;
+  double scale;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[n, :] = [sin(a), cos(a)], a[n, j] = ((log(u[n]) w[j]) 2) pi evaluated in the type of y.
+struct FourierEmbedding {
+  ConstBuffer u;  // [n], f64, positive
+  ConstBuffer w;  // [half]
+  Buffer y;       // [n, 2 half]
+  std::int64_t n, half;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[n, :] = [sin(t w_j), cos(t w_j)], w_j = 10000^(-j / (half - 1)), half = dim / 2;
+/// a trailing zero if dim is odd. Angles are products of f32 numbers whatever y is: networks are trained on
+/// those.
+struct PositionalEmbedding {
+  ConstBuffer t;  // [n], f64
+  Buffer y;       // [n, dim]
+  std::int64_t n, dim;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+}  // namespace sgm

@@ -1,0 +1,116 @@
+#include <cmath>
+
+#include "kernels/conv.h"
+#include "kernels/elementwise.h"
+#include "sgm/autograd/ops.h"
+
+namespace sgm {
+namespace {
+
+/// c = op(a) op(b) + bias for plain 2-D operands.
+void multiply(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& bias, Tensor& c) {
+  const std::int64_t m = c.shape()[0], n = c.shape()[1], k = a.shape()[trans_a ? 0 : 1];
+  run(Matmul{a.buffer(), b.buffer(), bias.buffer(), c.buffer(), 1, m, n, k, a.shape()[1], b.shape()[1], n,
+             a.numel(), b.numel(), c.numel(), trans_a, trans_b},
+      c.context());
+}
+
+/// One operand of attention's batched products: a slice of qkv [N, T, 3C], or a matrix [N, T, T] or [N, T,
+/// C].
+struct Operand {
+  ConstBuffer buffer;
+  std::int64_t ld, stride;
+};
+
+Operand slice(const Tensor& qkv, int which, std::int64_t c) {
+  ConstBuffer buffer = qkv.buffer();
+  buffer.data =
+      static_cast<const char*>(buffer.data) + static_cast<std::size_t>(which * c) * size_of(qkv.dtype());
+  return {buffer, 3 * c, qkv.numel() / qkv.shape()[0]};
+}
+
+Operand whole(const Tensor& x, std::int64_t cols) { return {x.buffer(), cols, x.numel() / x.shape()[0]}; }
+
+void multiply(Context& context, std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k, Operand a,
+              bool trans_a, Operand b, bool trans_b, Operand c) {
+  const Buffer out{const_cast<void*>(c.buffer.data), c.buffer.dtype};
+  run(Matmul{a.buffer,
+             b.buffer,
+             {},
+             out,
+             batch,
+             m,
+             n,
+             k,
+             a.ld,
+             b.ld,
+             c.ld,
+             a.stride,
+             b.stride,
+             c.stride,
+             trans_a,
+             trans_b},
+      context);
+}
+
+}  // namespace
+
+Var linear(const Var& x, const Var& weight, const Var& bias) {
+  const Tensor &in = x.value(), &w = weight.value();
+  check(in.shape().rank() == 2 && w.shape().rank() == 2 && in.shape()[1] == w.shape()[1] &&
+            (!bias.defined() || bias.shape() == Shape({w.shape()[0]})),
+        "linear: x ", in.shape(), ", weight ", w.shape(), ", bias ", bias.shape(), " do not fit");
+  Tensor y = Tensor::empty(in.context(), {in.shape()[0], w.shape()[0]}, in.dtype());
+  multiply(in, false, w, true, bias.value(), y);
+  return record("linear", y, {x, weight, bias}, [in, w](const Tensor& dy, const std::vector<bool>& wanted) {
+    std::vector<Tensor> grads(3);
+    if (wanted[0]) {
+      grads[0] = Tensor::empty(in.context(), in.shape(), in.dtype());
+      multiply(dy, false, w, false, {}, grads[0]);
+    }
+    if (wanted[1]) {
+      grads[1] = Tensor::empty(w.context(), w.shape(), w.dtype());
+      multiply(dy, true, in, false, {}, grads[1]);
+    }
+    if (wanted[2]) {
+      grads[2] = Tensor::empty(w.context(), {dy.shape()[1]}, w.dtype());
+      run(SumRows{dy.buffer(), grads[2].buffer(), dy.shape()[0], dy.shape()[1]}, dy.context());
+    }
+    return grads;
+  });
+}
+
+Var attention(const Var& qkv) {
+  const Tensor& in = qkv.value();
+  const Shape s = in.shape();
+  check(s.rank() == 4 && s[3] % 3 == 0, "attention: qkv must be [N, H, W, 3C], got ", s);
+  const std::int64_t n = s[0], t = s[1] * s[2], c = s[3] / 3;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(c));
+  const DType type = in.dtype(), score_type = type == DType::f64 ? DType::f64 : DType::f32;
+  Context& context = in.context();
+
+  Tensor probabilities = Tensor::empty(context, {n, t, t}, type);
+  {
+    Tensor scores = Tensor::empty(context, {n, t, t}, score_type);
+    multiply(context, n, t, t, c, slice(in, 0, c), false, slice(in, 1, c), true, whole(scores, t));
+    run(Softmax{scores.const_buffer(), probabilities.buffer(), n * t, t, scale}, context);
+  }
+  Tensor y = Tensor::empty(context, {n, s[1], s[2], c}, type);
+  multiply(context, n, t, c, t, whole(probabilities, t), false, slice(in, 2, c), false, whole(y, c));
+
+  return record("attention", y, {qkv}, [=](const Tensor& dy, const std::vector<bool>&) {
+    Context& ctx = in.context();
+    Tensor dqkv = Tensor::empty(ctx, in.shape(), type), dscores = Tensor::empty(ctx, {n, t, t}, type);
+    {
+      Tensor dp = Tensor::empty(ctx, {n, t, t}, score_type);
+      multiply(ctx, n, t, t, c, whole(dy, c), false, slice(in, 2, c), true, whole(dp, t));
+      run(SoftmaxGrad{probabilities.buffer(), dp.const_buffer(), dscores.buffer(), n * t, t, scale}, ctx);
+    }
+    multiply(ctx, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
+    multiply(ctx, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
+    multiply(ctx, n, t, c, t, whole(probabilities, t), true, whole(dy, c), false, slice(dqkv, 2, c));
+    return std::vector<Tensor>{dqkv};
+  });
+}
+
+}  // namespace sgm

@@ -1,0 +1,96 @@
+#include "sgm/nn/blocks.h"
+
+#include <algorithm>
+
+namespace sgm {
+
+BlockOptions::BlockOptions(const ModelConfig& model)
+    : activation(activation_from(model.nonlinearity)),
+      temb_dim(4 * model.nf),
+      biggan(model.resblock_type == "biggan"),
+      fir(model.fir),
+      fir_kernel(model.fir_kernel),
+      skip_rescale(model.skip_rescale),
+      init_scale(model.init_scale),
+      dropout(model.dropout) {
+  check(biggan || model.resblock_type == "ddpm", "model.resblock_type '", model.resblock_type,
+        "' is unknown; known: biggan, ddpm");
+}
+
+int BlockOptions::groups(int channels) const {
+  return fixed_groups ? fixed_groups : std::min(channels / 4, 32);
+}
+
+ResBlock::ResBlock(Builder& b, const BlockOptions& o, int in, int out, Resampling resampling)
+    : resampling_(resampling),
+      resample_(resampling == Resampling::up ? o.up() : o.down()),
+      rescale_(o.rescale()),
+      dropout_(o.dropout),
+      dropout_index_(b.dropouts++),
+      norm0_(&add_module<NormLayer>("norm0", "GroupNorm_0", b, in, o.groups(in), o.activation)),
+      conv0_(&add_module<ConvLayer>("conv0", "Conv_0", b, in, out, 3)),
+      dense_(&add_module<LinearLayer>("dense", "Dense_0", b, o.temb_dim, out)),
+      norm1_(&add_module<NormLayer>("norm1", "GroupNorm_1", b, out, o.groups(out), o.activation)),
+      conv1_(&add_module<ConvLayer>("conv1", "Conv_1", b, out, out, 3, o.init_scale)) {
+  if (o.biggan && (in != out || resampling != Resampling::none))
+    shortcut_ = &add_module<ConvLayer>("shortcut", "Conv_2", b, in, out, 1);
+  if (!o.biggan && in != out)
+    shortcut_ = &add_module<ConvLayer>("shortcut", "NIN_0", b, in, out, 1, 0.1, ConvStyle::nin);
+}
+
+Var ResBlock::forward(const Var& input, const Var& temb, const ForwardMode& mode) const {
+  Var x = input, h = norm0_->forward(x);
+  if (resampling_ != Resampling::none) {
+    h = resample(h, resample_);
+    x = resample(x, resample_);
+  }
+  h = conv0_->forward(h);
+  NoiseKey key = mode.noise;
+  key.purpose = static_cast<Purpose>(static_cast<std::uint32_t>(Purpose::dropout) + dropout_index_);
+  // The time embedding is added inside the norm, which reads h anyway.
+  const Var shift = temb.defined() ? dense_->forward(temb) : Var();
+  h = norm1_->forward(h, shift, mode.training ? dropout_ : 0.0, key);
+  if (shortcut_) x = shortcut_->forward(x);
+  return conv1_->forward(h, x, rescale_);
+}
+
+AttentionBlock::AttentionBlock(Builder& b, const BlockOptions& o, int channels)
+    : rescale_(o.rescale()),
+      norm_(&add_module<NormLayer>("norm", "GroupNorm_0", b, channels, o.groups(channels))),
+      qkv_(&add_module<QkvLayer>("qkv", "", b, channels)),
+      project_(&add_module<ConvLayer>("project", "NIN_3", b, channels, channels, 1, o.init_scale,
+                                      ConvStyle::nin)) {}
+
+Var AttentionBlock::forward(const Var& x) const {
+  return project_->forward(attention(qkv_->forward(norm_->forward(x))), x, rescale_);
+}
+
+ResampleBlock::ResampleBlock(Builder& b, const BlockOptions& o, Resampling resampling, bool with_conv, int in,
+                             int out)
+    : resampling_(resampling),
+      fir_(o.fir),
+      plain_(resampling == Resampling::up ? o.up() : o.down()),
+      around_conv_(resampling == Resampling::up ? upsample_conv_params(o.fir_kernel)
+                                                : conv_downsample_params(o.fir_kernel)) {
+  if (with_conv) conv_ = &add_module<ConvLayer>("conv", fir_ ? "Conv2d_0" : "Conv_0", b, in, out, 3);
+}
+
+Var ResampleBlock::forward(const Var& x) const { return resampling_ == Resampling::down ? down(x) : up(x); }
+
+Var ResampleBlock::down(const Var& x) const {
+  if (!conv_) return resample(x, plain_);
+  // FIR to one pixel more than the image, then an unpadded stride-2 convolution; plain: pad right and bottom.
+  if (fir_) return conv_->forward(resample(x, around_conv_), {.stride = 2});
+  return conv_->forward(x, {.stride = 2, .pad_begin = 0, .pad_end = 1});
+}
+
+Var ResampleBlock::up(const Var& x) const {
+  if (!conv_) return resample(x, plain_);
+  if (!fir_) return conv_->forward(resample(x, plain_));
+  // Zero-insert to 2H - 1, full correlation to 2H + 1, FIR to 2H; the bias comes last in the original, but
+  // the FIR passes constants only away from the border, so it is kept out of the convolution.
+  const Var spread = resample(x, {.up = 2, .down = 1, .pad0 = 0, .pad1 = -1, .taps = {1.0}});
+  return conv_->forward_then(spread, {.stride = 1, .pad_begin = 2, .pad_end = 2}, around_conv_);
+}
+
+}  // namespace sgm

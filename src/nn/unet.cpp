@@ -1,0 +1,353 @@
+#include "nn/unet.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "sgm/nn/blocks.h"
+
+namespace sgm {
+namespace {
+
+/// One resolution of the encoder.
+struct DownLevel {
+  struct Stage {
+    ResBlock* block;
+    AttentionBlock* attention;  // null where the resolution has none
+  };
+  std::vector<Stage> stages;
+  ResBlock* down_block = nullptr;       // biggan: resampling residual block
+  ResampleBlock* down_plain = nullptr;  // ddpm: plain resampling
+  ResampleBlock* pyramid_down = nullptr;
+  ConvLayer* pyramid_combine = nullptr;  // input_skip: 1x1 convolution of the image pyramid
+};
+
+/// One resolution of the decoder.
+struct UpLevel {
+  std::vector<ResBlock*> blocks;
+  AttentionBlock* attention = nullptr;
+  NormLayer* pyramid_norm = nullptr;
+  ConvLayer* pyramid_conv = nullptr;
+  ResampleBlock* pyramid_up = nullptr;
+  ResBlock* up_block = nullptr;
+  ResampleBlock* up_plain = nullptr;
+};
+
+enum class Progressive { none, output_skip, residual };
+enum class ProgressiveInput { none, input_skip, residual };
+
+Progressive progressive_from(const std::string& name) {
+  if (name == "none") return Progressive::none;
+  if (name == "output_skip") return Progressive::output_skip;
+  if (name == "residual") return Progressive::residual;
+  fail("model.progressive '", name, "' is unknown; known: none, output_skip, residual");
+}
+
+ProgressiveInput progressive_input_from(const std::string& name) {
+  if (name == "none") return ProgressiveInput::none;
+  if (name == "input_skip") return ProgressiveInput::input_skip;
+  if (name == "residual") return ProgressiveInput::residual;
+  fail("model.progressive_input '", name, "' is unknown; known: none, input_skip, residual");
+}
+
+class UNet final : public ScoreNetwork {
+ public:
+  UNet(const Config& config, const BlockOptions& options, Builder& builder);
+  Var forward(const Var& x, const Tensor& noise_label, const ForwardMode& mode) override;
+
+ private:
+  void build_embedding(Builder& b);
+  int build_encoder(Builder& b);
+  void build_middle(Builder& b, int channels);
+  int build_decoder(Builder& b, int channels);
+  void build_pyramid_output(Builder& b, UpLevel& level, std::size_t l, int channels, int& pyramid_channels);
+
+  Var embed(const Tensor& noise_label, DType dtype) const;
+  Var encode(const Var& x, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const;
+  Var decode(Var h, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const;
+  Var resampled_down(const DownLevel& level, const Var& h, const Var& temb, const ForwardMode& mode) const;
+  Tensor output_scale(const Tensor& noise_label) const;
+
+  bool attends(std::size_t level) const {
+    const int resolution = config_.data.image_size >> level;
+    const auto& list = config_.model.attn_resolutions;
+    return std::find(list.begin(), list.end(), resolution) != list.end();
+  }
+  std::size_t levels() const { return config_.model.ch_mult.size(); }
+  int channels_of(std::size_t level) const { return config_.model.nf * config_.model.ch_mult[level]; }
+  /// The name of the next module in published checkpoints: a flat list, numbered in construction order.
+  std::string next() { return "all_modules." + std::to_string(index_++); }
+
+  Config config_;
+  BlockOptions options_;
+  Progressive progressive_;
+  ProgressiveInput progressive_input_;
+  bool cat_;
+  int index_ = 0;
+  std::vector<int> skip_channels_;
+
+  NoiseEmbedding* embedding_ = nullptr;
+  LinearLayer *linear0_ = nullptr, *linear1_ = nullptr;
+  ConvLayer* conv_in_ = nullptr;
+  std::vector<DownLevel> down_;
+  ResBlock *middle0_ = nullptr, *middle1_ = nullptr;
+  AttentionBlock* middle_attention_ = nullptr;
+  std::vector<UpLevel> up_;
+  NormLayer* norm_out_ = nullptr;
+  ConvLayer* conv_out_ = nullptr;
+};
+
+UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
+    : config_(config),
+      options_(options),
+      progressive_(progressive_from(config.model.progressive)),
+      progressive_input_(progressive_input_from(config.model.progressive_input)),
+      cat_(config.model.progressive_combine == "cat"),
+      down_(config.model.ch_mult.size()),
+      up_(config.model.ch_mult.size()) {
+  check(cat_ || config.model.progressive_combine == "sum", "model.progressive_combine '",
+        config.model.progressive_combine, "' is unknown; known: sum, cat");
+  build_embedding(b);
+  conv_in_ = &add_module<ConvLayer>("conv_in", next(), b, config.data.num_channels, config.model.nf, 3);
+  int channels = build_encoder(b);
+  build_middle(b, channels);
+  channels = build_decoder(b, channels);
+  if (progressive_ != Progressive::output_skip) {
+    norm_out_ = &add_module<NormLayer>("norm_out", next(), b, channels, options_.groups(channels),
+                                       options_.activation);
+    conv_out_ = &add_module<ConvLayer>("conv_out", next(), b, channels, config.data.num_channels, 3,
+                                       config.model.init_scale);
+  }
+}
+
+void UNet::build_embedding(Builder& b) {
+  const ModelConfig& m = config_.model;
+  // Only the Fourier embedding has an entry in the published list.
+  const bool fourier = m.embedding_type == "fourier";
+  embedding_ = &add_module<NoiseEmbedding>("time", fourier ? next() : "", b, m);
+  if (!m.conditional) return;
+  linear0_ = &add_module<LinearLayer>("time.linear0", next(), b, embedding_->dim(), 4 * m.nf);
+  linear1_ = &add_module<LinearLayer>("time.linear1", next(), b, 4 * m.nf, 4 * m.nf);
+}
+
+int UNet::build_encoder(Builder& b) {
+  const ModelConfig& m = config_.model;
+  int channels = m.nf, pyramid_channels = config_.data.num_channels;
+  skip_channels_ = {channels};
+  for (std::size_t l = 0; l < levels(); ++l) {
+    DownLevel& level = down_[l];
+    const std::string name = "down." + std::to_string(l) + '.';
+    for (int i = 0; i < m.num_res_blocks; ++i) {
+      const std::string number = std::to_string(i);
+      ResBlock& block =
+          add_module<ResBlock>(name + "block" + number, next(), b, options_, channels, channels_of(l));
+      channels = channels_of(l);
+      AttentionBlock* attention =
+          attends(l) ? &add_module<AttentionBlock>(name + "attention" + number, next(), b, options_, channels)
+                     : nullptr;
+      level.stages.push_back({&block, attention});
+      skip_channels_.push_back(channels);
+    }
+    if (l + 1 == levels()) break;
+    if (options_.biggan)
+      level.down_block =
+          &add_module<ResBlock>(name + "resample", next(), b, options_, channels, channels, Resampling::down);
+    else
+      level.down_plain = &add_module<ResampleBlock>(name + "resample", next(), b, options_, Resampling::down,
+                                                    m.resamp_with_conv, channels, channels);
+    if (progressive_input_ == ProgressiveInput::input_skip) {
+      level.pyramid_down =
+          &add_module<ResampleBlock>(name + "pyramid", "", b, options_, Resampling::down, false, 0, 0);
+      const std::string reference = next() + ".Conv_0";
+      level.pyramid_combine =
+          &add_module<ConvLayer>(name + "pyramid.conv", reference, b, pyramid_channels, channels, 1);
+      if (cat_) channels *= 2;
+    }
+    if (progressive_input_ == ProgressiveInput::residual) {
+      level.pyramid_down = &add_module<ResampleBlock>(name + "pyramid", next(), b, options_, Resampling::down,
+                                                      true, pyramid_channels, channels);
+      pyramid_channels = channels;
+    }
+    skip_channels_.push_back(channels);
+  }
+  return channels;
+}
+
+void UNet::build_middle(Builder& b, int channels) {
+  middle0_ = &add_module<ResBlock>("middle.block0", next(), b, options_, channels, channels);
+  middle_attention_ = &add_module<AttentionBlock>("middle.attention", next(), b, options_, channels);
+  middle1_ = &add_module<ResBlock>("middle.block1", next(), b, options_, channels, channels);
+}
+
+int UNet::build_decoder(Builder& b, int channels) {
+  const ModelConfig& m = config_.model;
+  int pyramid_channels = 0;
+  std::vector<int> skips = skip_channels_;
+  for (std::size_t l = levels(); l-- > 0;) {
+    UpLevel& level = up_[l];
+    const std::string name = "up." + std::to_string(l) + '.';
+    for (int i = 0; i <= m.num_res_blocks; ++i) {
+      level.blocks.push_back(&add_module<ResBlock>(name + "block" + std::to_string(i), next(), b, options_,
+                                                   channels + skips.back(), channels_of(l)));
+      skips.pop_back();
+      channels = channels_of(l);
+    }
+    if (attends(l))
+      level.attention = &add_module<AttentionBlock>(name + "attention", next(), b, options_, channels);
+    build_pyramid_output(b, level, l, channels, pyramid_channels);
+    if (l == 0) break;
+    if (options_.biggan)
+      level.up_block =
+          &add_module<ResBlock>(name + "resample", next(), b, options_, channels, channels, Resampling::up);
+    else
+      level.up_plain = &add_module<ResampleBlock>(name + "resample", next(), b, options_, Resampling::up,
+                                                  m.resamp_with_conv, channels, channels);
+  }
+  check(skips.empty(), "unet: internal error, unused skip connections");
+  return channels;
+}
+
+void UNet::build_pyramid_output(Builder& b, UpLevel& level, std::size_t l, int channels,
+                                int& pyramid_channels) {
+  if (progressive_ == Progressive::none) return;
+  const std::string name = "up." + std::to_string(l) + ".pyramid";
+  const bool lowest = l + 1 == levels();
+  if (progressive_ == Progressive::residual && !lowest) {
+    level.pyramid_up = &add_module<ResampleBlock>(name, next(), b, options_, Resampling::up, true,
+                                                  pyramid_channels, channels);
+    pyramid_channels = channels;
+    return;
+  }
+  if (progressive_ == Progressive::output_skip && !lowest)
+    level.pyramid_up = &add_module<ResampleBlock>(name, "", b, options_, Resampling::up, false, 0, 0);
+  const bool skip = progressive_ == Progressive::output_skip;
+  const int out = skip ? config_.data.num_channels : channels;
+  level.pyramid_norm = &add_module<NormLayer>(name + ".norm", next(), b, channels, options_.groups(channels),
+                                              options_.activation);
+  level.pyramid_conv = &add_module<ConvLayer>(name + ".conv", next(), b, channels, out, 3,
+                                              skip ? config_.model.init_scale : 1.0);
+  pyramid_channels = out;
+}
+
+Var UNet::embed(const Tensor& noise_label, DType dtype) const {
+  if (!config_.model.conditional) return {};
+  const Var h = activate(linear0_->forward(embedding_->forward(noise_label, dtype)), options_.activation);
+  // Every block applies the activation to the embedding before its own projection: once is enough.
+  return activate(linear1_->forward(h), options_.activation);
+}
+
+Var UNet::resampled_down(const DownLevel& level, const Var& h, const Var& temb,
+                         const ForwardMode& mode) const {
+  return level.down_block ? level.down_block->forward(h, temb, mode) : level.down_plain->forward(h);
+}
+
+Var UNet::encode(const Var& x, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const {
+  const double rescale = options_.rescale();
+  // The first convolutions see the noisy image itself and stay in f32: bf16 would blur the smallest noise.
+  Var h = cast(conv_in_->forward(x), mode.compute), pyramid = x;
+  skips.push_back(h);
+  for (std::size_t l = 0; l < levels(); ++l) {
+    const DownLevel& level = down_[l];
+    for (const DownLevel::Stage& stage : level.stages) {
+      h = stage.block->forward(h, temb, mode);
+      if (stage.attention) h = stage.attention->forward(h);
+      skips.push_back(h);
+    }
+    if (l + 1 == levels()) break;
+    h = resampled_down(level, h, temb, mode);
+    if (progressive_input_ == ProgressiveInput::input_skip) {
+      pyramid = level.pyramid_down->forward(pyramid);
+      const Var combined = cast(level.pyramid_combine->forward(pyramid), mode.compute);
+      h = cat_ ? concat_channels(combined, h) : add(combined, h);
+    }
+    if (progressive_input_ == ProgressiveInput::residual) {
+      pyramid = add(cast(level.pyramid_down->forward(pyramid), mode.compute), h, rescale, rescale);
+      h = pyramid;
+    }
+    skips.push_back(h);
+  }
+  return h;
+}
+
+Var UNet::decode(Var h, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const {
+  const double rescale = options_.rescale();
+  Var pyramid;
+  for (std::size_t l = levels(); l-- > 0;) {
+    const UpLevel& level = up_[l];
+    for (const ResBlock* block : level.blocks) {
+      h = block->forward(concat_channels(h, skips.back()), temb, mode);
+      skips.pop_back();
+    }
+    if (level.attention) h = level.attention->forward(h);
+    if (progressive_ == Progressive::output_skip) {
+      const Var image = level.pyramid_conv->forward_f32(level.pyramid_norm->forward(h));
+      pyramid = pyramid.defined() ? add(level.pyramid_up->forward(pyramid), image) : image;
+    }
+    if (progressive_ == Progressive::residual) {
+      if (pyramid.defined())
+        h = pyramid = add(level.pyramid_up->forward(pyramid), h, rescale, rescale);
+      else
+        pyramid = level.pyramid_conv->forward(level.pyramid_norm->forward(h));
+    }
+    if (l == 0) break;
+    h = level.up_block ? level.up_block->forward(h, temb, mode) : level.up_plain->forward(h);
+  }
+  if (progressive_ == Progressive::output_skip) return pyramid;
+  return conv_out_->forward_f32(norm_out_->forward(h));
+}
+
+/// 1 / sigma of every image: the label itself for Fourier embeddings, else an index into the geometric table
+/// from sigma_max down to sigma_min.
+Tensor UNet::output_scale(const Tensor& noise_label) const {
+  std::vector<double> scale = noise_label.to_host_f64();
+  const SDEConfig& sde = config_.sde;
+  for (double& value : scale) {
+    double sigma = value;
+    if (config_.model.embedding_type != "fourier") {
+      const double last = std::max(1, sde.num_scales - 1);
+      const double index = std::clamp(std::trunc(value), 0.0, static_cast<double>(sde.num_scales - 1));
+      sigma = sde.sigma_max * std::pow(sde.sigma_min / sde.sigma_max, index / last);
+    }
+    value = 1.0 / sigma;
+  }
+  return Tensor::from_host(noise_label.context(), std::span<const double>(scale), noise_label.shape());
+}
+
+Var UNet::forward(const Var& x, const Tensor& noise_label, const ForwardMode& mode) {
+  const Shape s = x.shape();
+  const DataConfig& d = config_.data;
+  check(s.rank() == 4 && s[3] == d.num_channels && s[1] == d.image_size && s[2] == d.image_size,
+        "network: images must be [N, ", d.image_size, ", ", d.image_size, ", ", d.num_channels, "], got ", s);
+  check(noise_label.shape() == Shape({s[0]}) && noise_label.dtype() == DType::f64,
+        "network: noise labels must be [", s[0], "] f64, got ", noise_label.shape(), " ",
+        noise_label.dtype());
+  const Var temb = embed(noise_label, x.value().dtype());
+  std::vector<Var> skips;
+  const Var input = d.centered ? x : affine(x, 2.0, -1.0);
+  Var h = encode(input, temb, mode, skips);
+  h = middle0_->forward(h, temb, mode);
+  h = middle_attention_->forward(h);
+  h = middle1_->forward(h, temb, mode);
+  h = decode(h, temb, mode, skips);
+  return config_.model.scale_by_sigma ? scale_images(h, output_scale(noise_label)) : h;
+}
+
+}  // namespace
+
+std::unique_ptr<ScoreNetwork> create_ncsnpp(const Config& config, Builder& builder) {
+  return std::make_unique<UNet>(config, BlockOptions(config.model), builder);
+}
+
+std::unique_ptr<ScoreNetwork> create_ddpm(const Config& config, Builder& builder) {
+  Config plain = config;
+  plain.model.resblock_type = "ddpm";
+  plain.model.fir = false;
+  plain.model.skip_rescale = false;
+  plain.model.progressive = plain.model.progressive_input = "none";
+  plain.model.embedding_type = "positional";
+  plain.model.init_scale = 0.0;
+  BlockOptions options(plain.model);
+  options.fixed_groups = 32;
+  return std::make_unique<UNet>(plain, options, builder);
+}
+
+}  // namespace sgm
