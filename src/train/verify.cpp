@@ -99,7 +99,7 @@ struct Tolerances {
 
 Tolerances tolerances_of(const VerifyOptions& options) {
   const std::map<std::string, Tolerances> defaults = {
-      {"f32", {5e-5, 1e-3}}, {"f64", {1e-6, 1e-5}}, {"bf16", {5e-2, 2e-1}}};
+      {"f32", {5e-5, 1e-3, 1e-4}}, {"f64", {1e-6, 1e-5, 1e-4}}, {"bf16", {5e-2, 2e-1, 1e-2}}};
   const auto found = defaults.find(options.precision);
   check(found != defaults.end(), "--precision '", options.precision, "' is unknown; known: f32, bf16, f64");
   Tolerances result = found->second;
@@ -189,7 +189,7 @@ VerifyReport verify_reference(const std::filesystem::path& path, const VerifyOpt
   report.errors.push_back(
       {"output", relative_error(published_image(y.value()), file.values("y", nchw), 0.0), tolerance.output});
   if (file.contains("w")) {
-    const double floor = 1e-4 * largest_gradient(file, parameters);
+    const double floor = tolerance.floor * largest_gradient(file, parameters);
     y.backward(load_image("w"));
     report.errors.push_back({"grad.x",
                              relative_error(published_image(x.grad()), file.values("grad.x", nchw), floor),
