@@ -8,6 +8,7 @@ namespace {
 template <class Draw>
 Tensor drawn(Builder& builder, Shape shape, Draw&& draw) {
   const NoiseKey key{builder.seed, Purpose::initialise, builder.parameters++};
+  if (!builder.draw) return Tensor::empty(builder.context, shape, builder.dtype);
   std::vector<double> values(static_cast<std::size_t>(shape.numel()));
   for (std::size_t i = 0; i < values.size(); i += 4) {
     const PhiloxWords words = philox(key, 0, static_cast<std::uint32_t>(i / 4));
@@ -74,8 +75,9 @@ constexpr NetworkRow kNetworks[] = {{"ncsnpp", create_ncsnpp}, {"ddpm", create_d
 
 }  // namespace
 
-std::unique_ptr<ScoreNetwork> create_network(const Config& config, Context& context, DType dtype) {
-  Builder builder{context, config.training.seed, dtype};
+std::unique_ptr<ScoreNetwork> create_network(const Config& config, Context& context, DType dtype,
+                                             bool initialise) {
+  Builder builder{context, config.training.seed, dtype, 0, 0, initialise};
   std::string known;
   for (const NetworkRow& row : kNetworks) {
     if (config.model.name == row.name) return row.create(config, builder);

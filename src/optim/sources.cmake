@@ -1,1 +1,1 @@
-target_sources(sgm PRIVATE)
+target_sources(sgm PRIVATE optim/optimizer.cpp)

@@ -1,1 +1,1 @@
-target_sources(sgm PRIVATE)
+target_sources(sgm PRIVATE score/loss.cpp score/score_model.cpp)

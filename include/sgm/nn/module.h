@@ -39,6 +39,7 @@ struct Builder {
   DType dtype = DType::f32;
   std::uint32_t parameters = 0;  // made so far
   std::uint32_t dropouts = 0;    // dropout layers made so far
+  bool draw = true;              // false: leave random parameters uninitialised, for a checkpoint to fill
 
   /// U(-bound, bound).
   Tensor uniform(Shape shape, double bound);
@@ -107,8 +108,9 @@ class ScoreNetwork : public Module {
 
 /// Builds the network that config.model names, initialised as the original from config.training.seed.
 /// Throws Error for an unknown name or impossible options. dtype: f32, or f64 for checks.
+/// initialise = false leaves the weights undefined, for a checkpoint to fill.
 std::unique_ptr<ScoreNetwork> create_network(const Config& config, Context& context,
-                                             DType dtype = DType::f32);
+                                             DType dtype = DType::f32, bool initialise = true);
 std::vector<std::string> network_names();
 
 /// Shape of a part in the published layout.

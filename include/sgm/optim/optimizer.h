@@ -1,0 +1,53 @@
+#pragma once
+// The original's optimiser: warm-up, gradient clipping, Adam, exponential moving average of the weights.
+
+#include <cstdint>
+#include <vector>
+
+#include "sgm/core/config.h"
+#include "sgm/nn/module.h"
+
+namespace sgm {
+
+/// Decay of the moving average at its n-th update (n from 1): min(rate, (1 + n) / (10 + n)).
+double ema_decay(double rate, std::int64_t n);
+
+/// What a step did.
+struct StepReport {
+  double grad_norm = 0;  // before clipping
+  double lr = 0;
+};
+
+/// One step, in the original's order: lr = config.lr min(step / warmup, 1) with `step` counting completed steps,
+/// so that the very first update moves nothing; gradients times min(1, grad_clip / (norm + 1e-6)); Adam; EMA.
+class Optimizer {
+ public:
+  /// Moments start at zero, the moving average at the weights. The network must outlive the optimiser.
+  Optimizer(ScoreNetwork& network, const OptimConfig& config, double ema_rate);
+
+  /// Uses and clears the gradients. A norm that is not finite leaves everything untouched but the gradients.
+  StepReport step();
+
+  std::int64_t completed_steps() const { return completed_; }
+  void set_completed_steps(std::int64_t steps) { completed_ = steps; }
+
+  /// State of one trainable parameter, all of its shape.
+  struct Slot {
+    Parameter parameter;
+    Tensor m, v, ema;
+  };
+  std::vector<Slot>& slots() { return slots_; }
+
+  /// Exchanges weights and moving averages: networks are sampled and evaluated with the latter.
+  void swap_ema();
+
+ private:
+  double gradient_norm() const;
+
+  OptimConfig config_;
+  double ema_rate_;
+  std::int64_t completed_ = 0;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace sgm
