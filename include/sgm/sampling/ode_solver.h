@@ -25,7 +25,7 @@ struct ODEOptions {
   /// Steps tried for one image before giving up.
   std::int64_t max_attempts = 100'000;
   /// Told the fraction of the way that the last image has come, in [0, 1]; false stops the integration.
-  std::function<bool(double fraction)> progress;
+  std::function<bool(double fraction)> progress = {};
 };
 
 struct ODESolution {

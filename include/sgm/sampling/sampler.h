@@ -21,14 +21,14 @@ namespace sgm {
 using Constraint = std::function<State(State state, double t, std::uint32_t call)>;
 
 struct SampleRequest {
-  Shape shape;                     // [N, H, W, C]
+  Shape shape = {};                // [N, H, W, C]
   std::uint64_t seed = 0;          // with the sample index, all that an image depends on
   std::uint32_t first_sample = 0;  // sample index of the batch's first image
-  Tensor latent;                   // [N, H, W, C] f32 at t = 1, prior's scale; absent: drawn from the prior
-  Constraint constraint;           // empty: unconditional; not for ODE samplers
-  NoiseSource noise;               // empty: philox_noise(seed, first_sample)
+  Tensor latent = {};              // [N, H, W, C] f32 at t = 1, prior's scale; absent: drawn from the prior
+  Constraint constraint = {};      // empty: unconditional; not for ODE samplers
+  NoiseSource noise = {};          // empty: philox_noise(seed, first_sample)
   /// Told steps done and in all (of an ODE: thousandths of the way); false stops the run.
-  std::function<bool(std::int64_t done, std::int64_t total)> progress;
+  std::function<bool(std::int64_t done, std::int64_t total)> progress = {};
 };
 
 struct SampleResult {
