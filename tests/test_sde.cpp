@@ -254,6 +254,17 @@ TEST(SDE, LabelsAndScalesOfNetworks) {
   EXPECT_EQ(ve->discrete_label({1.0, 0, 2000}), 999);
 }
 
+TEST(SDE, LangevinAlphaOfSubVPIsThatOfVP) {
+  const std::unique_ptr<SDE> ve = make("vesde"), vp = make("vpsde"), sub_vp = make("subvpsde");
+  for (const int k : {0, 1, 500, 999}) {
+    const TimePoint at{k / 999.0, k, kScales};
+    EXPECT_EQ(ve->langevin_alpha(at), 1.0);
+    expect_near(vp->langevin_alpha(at), 1.0 - std::pow(vp->diffusion(at.t), 2) / kScales, 1e-15,
+                "1 - beta / N");
+    expect_near(sub_vp->langevin_alpha(at), vp->langevin_alpha(at), 1e-15, "sub-VP");
+  }
+}
+
 TEST(SDE, RefusesWhatHasNoMeaning) {
   SDEConfig config;
   config.name = "ve_sde";
