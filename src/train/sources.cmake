@@ -1,5 +1,7 @@
 target_sources(
   sgm
-  PRIVATE train/metrics.cpp
+  PRIVATE train/checkpoint.cpp
+          train/metrics.cpp
           train/progress.cpp
+          train/trainer.cpp
           train/verify.cpp)

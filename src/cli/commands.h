@@ -1,0 +1,46 @@
+#pragma once
+// The commands of `sgm`. Each adds its options to the parser and leaves behind what to run.
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sgm/core/config.h"
+#include "sgm/core/context.h"
+#include "sgm/data/image.h"
+#include "sgm/tensor/tensor.h"
+
+namespace sgm::cli {
+
+/// Exit codes.
+inline constexpr int kDone = 0, kCheckFailed = 1, kBadInput = 2, kInterrupted = 130;
+
+using Command = std::function<int()>;
+
+void add_train(CLI::App& app, Command& chosen);
+void add_sample(CLI::App& app, Command& chosen);
+void add_verify(CLI::App& app, Command& chosen);
+void add_data(CLI::App& app, Command& chosen);
+void add_info(CLI::App& app, Command& chosen);
+void add_doctor(CLI::App& app, Command& chosen);
+
+/// --device and --threads, common to all commands that compute.
+struct DeviceOptions {
+  std::string device = "auto";
+  int threads = 0;
+
+  void add_to(CLI::App& command);
+  /// Prints which device was chosen, and for "auto" why.
+  std::unique_ptr<Context> open() const;
+};
+
+/// SIGINT and SIGTERM ask the running command to save and stop; a second one ends it at once.
+void watch_signals();
+bool stop_requested();
+
+/// Samples [N, H, W, C] in data space as bytes; `rule` rounds (image.h).
+std::vector<Image> to_images(const Tensor& samples, bool centered, std::uint8_t (*rule)(float));
+
+}  // namespace sgm::cli

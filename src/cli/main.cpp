@@ -1,0 +1,80 @@
+// sgm: trains and samples score-based generative models.
+
+#include <csignal>
+#include <iostream>
+
+#include "cli/commands.h"
+#include "sgm/autograd/ops.h"
+#include "sgm/core/error.h"
+#include "sgm/version.h"
+
+namespace sgm::cli {
+namespace {
+
+// The only way a signal handler can tell the program anything.
+volatile std::sig_atomic_t stop_signal = 0;
+
+void on_signal(int signal) {
+  if (stop_signal) std::_Exit(kInterrupted);
+  stop_signal = signal;
+}
+
+}  // namespace
+
+void watch_signals() {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+}
+
+bool stop_requested() { return stop_signal != 0; }
+
+void DeviceOptions::add_to(CLI::App& command) {
+  command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
+  command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::NonNegativeNumber);
+}
+
+std::unique_ptr<Context> DeviceOptions::open() const {
+  check(device == "auto" || device == "cpu" || device == "cuda", "--device '", device,
+        "' is unknown; known: auto, cpu, cuda");
+  auto context = create_context(device == "auto" ? "cpu" : device, threads);
+  std::cerr << "device: " << context->describe()
+            << (device == "auto" ? "; this build has no CUDA backend" : "") << '\n';
+  return context;
+}
+
+std::vector<Image> to_images(const Tensor& samples, bool centered, std::uint8_t (*rule)(float)) {
+  const Tensor unit = centered ? affine(Var(samples), 0.5, 0.5).value() : samples;
+  return sgm::to_images(unit.to_host(), unit.shape(), rule);
+}
+
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App app{"sgm: score-based generative models through stochastic differential equations"};
+  app.set_version_flag("--version", std::string("sgm ") + kVersion);
+  app.require_subcommand(1);
+  Command chosen;
+  for (const auto add : {add_train, add_sample, add_verify, add_data, add_info, add_doctor}) add(app, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "sgm: error: " << error.what() << "; see sgm --help\n";
+    return kBadInput;
+  }
+  return chosen();
+}
+
+}  // namespace
+}  // namespace sgm::cli
+
+int main(int argc, char** argv) {
+  try {
+    return sgm::cli::run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::cerr << "sgm: error: out of memory; use a smaller batch or model\n";
+  } catch (const std::exception& error) {
+    std::cerr << "sgm: error: " << error.what() << '\n';
+  }
+  return sgm::cli::kBadInput;
+}

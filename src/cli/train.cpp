@@ -1,0 +1,92 @@
+// sgm train: a configuration and a folder become a trained model.
+
+#include <iostream>
+
+#include "cli/commands.h"
+#include "sgm/data/dataset.h"
+#include "sgm/sampling/sampler.h"
+#include "sgm/score/score_model.h"
+#include "sgm/train/trainer.h"
+
+namespace sgm::cli {
+namespace {
+
+struct TrainOptions {
+  std::string config, workdir;
+  std::vector<std::string> overrides;
+  std::int64_t steps = -1;
+  bool resume = false, dry_run = false;
+  DeviceOptions device;
+};
+
+/// Draws a grid with the current moving averages: samples/step_<n>.png, and to TensorBoard.
+void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, const std::string& workdir) {
+  const Config& config = trainer.config();
+  SamplingConfig sampling = config.sampling;
+  if (sampling.snapshot_steps > 0) sampling.steps = sampling.snapshot_steps;
+  const auto sampler = create_sampler(trainer.sde(), sampling);
+  const DType compute = config.training.precision == "bf16" ? DType::bf16 : DType::f32;
+  const ScoreFn score = score_function(trainer.network(), trainer.sde(), config.training.continuous, compute);
+  const int size = config.data.image_size;
+  SampleRequest request;
+  request.shape = {sampling.snapshot_count, size, size, config.data.num_channels};
+  request.seed = config.training.seed;
+  request.progress = [](std::int64_t, std::int64_t) { return !stop_requested(); };
+  const SampleResult result = sampler->sample(context, score, request);
+  if (!result.complete) return;
+  const Image grid = make_grid(to_images(result.x, config.data.centered, to_u8_rounded));
+  const std::filesystem::path folder = std::filesystem::path(workdir) / "samples";
+  std::filesystem::create_directories(folder);
+  const std::string digits = std::to_string(trainer.position());
+  write_png(
+      folder / ("step_" + std::string(digits.size() < 8 ? 8 - digits.size() : 0, '0') + digits + ".png"),
+      grid);
+  const Bytes png = encode_png(grid);
+  const std::string_view view(reinterpret_cast<const char*>(png.data()), png.size());
+  metrics.image("samples", trainer.position(), {view, grid.width, grid.height, grid.channels});
+}
+
+int train_command(const TrainOptions& options) {
+  Config config = load_config(options.config, options.overrides);
+  if (options.steps >= 0) config.training.n_iters = options.steps;
+  validate(config);
+  if (options.dry_run) {
+    std::cout << to_text(config);
+    return kDone;
+  }
+  check(!options.workdir.empty(),
+        "train: --workdir DIR is missing: the folder for checkpoints, samples and metrics");
+  check(!config.data.path.empty(), options.config,
+        ": data.path is empty; set it, or give --set data.path=FOLDER");
+  const auto context = options.device.open();
+  const auto dataset = open_dataset(config.data.path, config.data.image_size, config.data.num_channels);
+  std::cerr << "data: " << dataset->describe() << '\n';
+  watch_signals();
+  RunOptions run;
+  run.workdir = options.workdir;
+  run.resume = options.resume;
+  run.should_stop = stop_requested;
+  run.snapshot = [&](Trainer& trainer, MetricsWriter& metrics) {
+    draw_snapshot(trainer, metrics, *context, options.workdir);
+  };
+  return train(config, *dataset, *context, run) == RunEnd::finished ? kDone : kInterrupted;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = app.add_subcommand("train", "Train a score model");
+  command->add_option("config", options->config, "TOML file; configs/default.toml lists every key")
+      ->required();
+  command->add_option("--workdir", options->workdir, "Folder for checkpoints, samples and metrics");
+  command->add_option("--set", options->overrides, "Override, e.g. --set training.batch_size=64")->take_all();
+  command->add_option("--steps", options->steps,
+                      "Train until this many steps are complete (training.n_iters)");
+  command->add_flag("--resume", options->resume, "Continue the run in the folder, if it holds one");
+  command->add_flag("--dry-run", options->dry_run, "Print the resolved configuration and stop");
+  options->device.add_to(*command);
+  command->callback([options, &chosen] { chosen = [options] { return train_command(*options); }; });
+}
+
+}  // namespace sgm::cli
