@@ -37,6 +37,20 @@ Image image(int height, int width, int channels, int seed) {
 
 std::string png(const Image& image) { return to_string(encode_png(image)); }
 
+std::string with_png_checksums(std::string file) {
+  const auto word = [&](std::size_t at) {
+    std::size_t value = 0;
+    for (std::size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(file[at + i]);
+    return value;
+  };
+  for (std::size_t at = 8; at + 12 <= file.size() && word(at) <= file.size() - at - 12; at += 12 + word(at)) {
+    const std::size_t end = at + 8 + word(at);
+    const uLong sum = crc32_z(0, reinterpret_cast<const Bytef*>(file.data() + at + 4), word(at) + 4);
+    for (std::size_t i = 0; i < 4; ++i) file[end + i] = static_cast<char>(sum >> (24 - 8 * i) & 0xff);
+  }
+  return file;
+}
+
 std::string jpeg(const Image& image) {
   std::string text;
   stbi_write_jpg_to_func(append, &text, image.width, image.height, image.channels, image.pixels.data(), 90);

@@ -17,6 +17,8 @@ using Entries = std::vector<std::pair<std::string, std::string>>;
 Image image(int height, int width, int channels, int seed = 0);
 
 std::string png(const Image& image);
+/// The file with the checksums of its chunks made right, as far as the chunks can be followed.
+std::string with_png_checksums(std::string file);
 std::string jpeg(const Image& image);
 std::string bmp(const Image& image);
 /// P5 or P6 with maximum value 255.

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cmath>
 
+#include "data/jpeg.h"
 #include "data/pnm.h"
 #include "data/stb.h"
 #include "sgm/core/error.h"
@@ -58,13 +59,18 @@ Image decode_png(std::span<const std::byte> file, const std::string& name) {
   return decode_with_stb(file, name);
 }
 
+Image decode_jpeg(std::span<const std::byte> file, const std::string& name) {
+  check_jpeg(file, name);
+  return decode_with_stb(file, name);
+}
+
 struct ImageFormat {
   std::string_view magic;
   Image (*decode)(std::span<const std::byte> file, const std::string& name);
 };
 constexpr std::array<ImageFormat, 5> kFormats{{{"\x89PNG\r\n\x1a\n", decode_png},
-                                               {"\xff\xd8\xff", decode_with_stb},  // JPEG
-                                               {"BM", decode_with_stb},            // BMP
+                                               {"\xff\xd8\xff", decode_jpeg},
+                                               {"BM", decode_with_stb},
                                                {"P5", decode_pnm},
                                                {"P6", decode_pnm}}};
 constexpr std::array<std::string_view, 6> kExtensions{".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm"};

@@ -6,6 +6,7 @@ target_sources(
           data/idx.cpp
           data/image.cpp
           data/image_files.cpp
+          data/jpeg.cpp
           data/loader.cpp
           data/pnm.cpp
           data/resize.cpp

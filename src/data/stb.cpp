@@ -1,6 +1,7 @@
 #include "data/stb.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 
 #include "sgm/core/error.h"
@@ -15,6 +16,12 @@
 #define STBI_NO_LINEAR
 #define STBI_NO_HDR
 #define STBI_MAX_DIMENSIONS 32768
+// Zeroed memory: a damaged JPEG uses tables that it never defined. And its assertions are no way to report
+// one.
+#define STBI_MALLOC(size) std::calloc(1, size)
+#define STBI_REALLOC(memory, size) std::realloc(memory, size)
+#define STBI_FREE(memory) std::free(memory)
+#define STBI_ASSERT(condition) static_cast<void>(0)
 #include <stb_image.h>
 static_assert(STBI_MAX_DIMENSIONS == sgm::kMaxImageSide);
 

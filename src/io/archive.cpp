@@ -199,6 +199,11 @@ void ZipWriter::add(const std::string& entry, Bytes content, Compression compres
 
 void ZipWriter::commit() {
   State& state = *state_;
+  if (state.contents.empty()) {  // libzip writes no file for an empty archive
+    constexpr char kEndRecord[23] = "PK\x05\x06";
+    state.file.write(kEndRecord, sizeof kEndRecord - 1);
+    return state.file.commit();
+  }
   if (zip_close(state.zip.get()) != 0)
     fail(state.name, ": cannot pack: ", printable(zip_strerror(state.zip.get())));
   state.zip.release();  // closing freed it
