@@ -50,7 +50,7 @@ struct Conv2dGradWeight {
   void cuda(Context& context) const;
 };
 
-/// c = op(a) op(b) + bias for each of `batch` matrices; rows are lda, ldb, ldc elements apart, matrices
+/// c = op(a) op(b) + bias (+ c) for each of `batch` matrices; rows are lda, ldb, ldc elements apart, matrices
 /// stride_a, stride_b, stride_c.
 struct Matmul {
   ConstBuffer a;     // [m, k], or [k, m] if trans_a
@@ -60,6 +60,7 @@ struct Matmul {
   std::int64_t batch, m, n, k;
   std::int64_t lda, ldb, ldc, stride_a, stride_b, stride_c;
   bool trans_a, trans_b;
+  bool accumulate = false;  // add to what c holds
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

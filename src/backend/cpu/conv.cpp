@@ -6,6 +6,7 @@
 #include "backend/cpu/exact.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/onednn_compat.h"
+#include "backend/cpu/winograd.h"
 
 namespace sgm {
 namespace {
@@ -193,16 +194,20 @@ void multiply(const Matmul& op, Context& context) {
                            bool(op.bias),
                            int(op.a.dtype),
                            int(op.b.dtype),
-                           int(op.c.dtype)};
+                           int(op.c.dtype),
+                           op.accumulate};
   const auto& plan = dnn.cached<Plan<dnnl::matmul>>(key, [&] {
+    dnnl::post_ops ops;
+    if (op.accumulate) ops.append_sum(1.0f);
+    dnnl::primitive_attr attr = user_scratchpad();
+    attr.set_post_ops(ops);
     const Dims sa = op.trans_a ? Dims{op.stride_a, 1, op.lda} : Dims{op.stride_a, op.lda, 1};
     const Dims sb = op.trans_b ? Dims{op.stride_b, 1, op.ldb} : Dims{op.stride_b, op.ldb, 1};
     const Desc a({op.batch, op.m, op.k}, type_of(op.a.dtype), sa),
         b({op.batch, op.k, op.n}, type_of(op.b.dtype), sb);
     const Desc bias({1, 1, op.n}, Type::f32, Dims{op.n, op.n, 1});
     const Desc c({op.batch, op.m, op.n}, type_of(op.c.dtype), Dims{op.stride_c, op.ldc, 1});
-    return Plan<dnnl::matmul>(
-        onednn::matmul_desc(dnn.engine(), a, b, op.bias ? bias : Desc(), c, user_scratchpad()));
+    return Plan<dnnl::matmul>(onednn::matmul_desc(dnn.engine(), a, b, op.bias ? bias : Desc(), c, attr));
   });
   Args args = {{DNNL_ARG_SRC, memory_of(plan.desc.src_desc(), dnn, op.a.data)},
                {DNNL_ARG_WEIGHTS, memory_of(plan.desc.weights_desc(), dnn, op.b.data)},
@@ -215,17 +220,26 @@ void multiply(const Matmul& op, Context& context) {
 
 void Conv2d::cpu(Context& context) const {
   if (x.dtype == DType::f64) return exact::convolve(*this);
-  guarded("conv2d", shape, x.dtype, [&] { forward(*this, context); });
+  guarded("conv2d", shape, x.dtype, [&] {
+    winograd::suits(shape, x.dtype, weight_version != 0) ? winograd::convolve(*this, context)
+                                                         : forward(*this, context);
+  });
 }
 
 void Conv2dGradInput::cpu(Context& context) const {
   if (dy.dtype == DType::f64) return exact::convolve_grad_input(*this);
-  guarded("conv2d gradient", shape, dy.dtype, [&] { backward_data(*this, context); });
+  guarded("conv2d gradient", shape, dy.dtype, [&] {
+    winograd::suits(shape, dy.dtype, false) ? winograd::convolve_grad_input(*this, context)
+                                            : backward_data(*this, context);
+  });
 }
 
 void Conv2dGradWeight::cpu(Context& context) const {
   if (x.dtype == DType::f64) return exact::convolve_grad_weight(*this);
-  guarded("conv2d gradient", shape, x.dtype, [&] { backward_weights(*this, context); });
+  guarded("conv2d gradient", shape, x.dtype, [&] {
+    winograd::suits(shape, x.dtype, false) ? winograd::convolve_grad_weight(*this, context)
+                                           : backward_weights(*this, context);
+  });
 }
 
 void Matmul::cpu(Context& context) const {

@@ -26,7 +26,8 @@ void* acquire(std::size_t bytes) {
 }  // namespace
 
 CpuContext::CpuContext(int threads)
-    : allocator_(acquire, [](void* data, std::size_t) { std::free(data); }), onednn_(std::make_unique<OneDnn>()) {
+    : allocator_(acquire, [](void* data, std::size_t) { std::free(data); }),
+      onednn_(std::make_unique<OneDnn>()) {
   if (threads > 0) omp_set_num_threads(threads);
 }
 
@@ -34,7 +35,8 @@ CpuContext::~CpuContext() = default;
 
 std::string CpuContext::describe() const {
   std::ostringstream text;
-  text << "cpu: " << omp_get_max_threads() << " threads, oneDNN " << onednn_version() << " (" << onednn_isa() << ')';
+  text << "cpu: " << omp_get_max_threads() << " threads, oneDNN " << onednn_version() << " (" << onednn_isa()
+       << ')';
   return text.str();
 }
 

@@ -98,7 +98,8 @@ void multiply(const Matmul& op) {
         const double* b = op.b.as<double>() + i * op.stride_b + n * b_col;
         double sum = op.bias ? op.bias.as<double>()[n] : 0.0;
         for (std::int64_t k = 0; k < op.k; ++k) sum += a[k * a_col] * b[k * b_row];
-        op.c.as<double>()[i * op.stride_c + m * op.ldc + n] = sum;
+        double& c = op.c.as<double>()[i * op.stride_c + m * op.ldc + n];
+        c = op.accumulate ? c + sum : sum;
       }
 }
 

@@ -10,4 +10,5 @@ target_sources(
           backend/cpu/onednn.cpp
           backend/cpu/sampling.cpp
           backend/cpu/training.cpp
-          backend/cpu/upfirdn.cpp)
+          backend/cpu/upfirdn.cpp
+          backend/cpu/winograd.cpp)
