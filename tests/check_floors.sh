@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Fails when a folder includes one that docs/architecture.md does not put below it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+allowed() {
+  case $1 in
+    core | io | kernels | sde) echo core ;;
+    tensor | backend) echo core kernels ;;
+    data) echo core io tensor ;;
+    autograd) echo core tensor kernels ;;
+    nn | optim) echo core tensor autograd kernels nn ;;
+    sampling) echo core tensor sde ;;
+    score) echo core tensor autograd kernels nn sde sampling ;;
+    train) echo core io tensor autograd nn sde score optim data ;;
+    cli) echo core io tensor autograd kernels nn sde score sampling optim data train ;;
+    *) echo "check_floors: unknown folder $1" >&2 && exit 2 ;;
+  esac
+}
+
+bad=0
+while IFS= read -r file; do
+  folder=$(sed -E 's,^(include/sgm|src)/,,; s,/.*,,' <<<"$file")
+  [ "$folder" = version.h.in ] && continue
+  below=$(allowed "$folder")
+  while IFS= read -r used; do
+    case " $folder $below " in
+      *" $used "*) ;;
+      *) echo "$file: $folder must not include $used" && bad=1 ;;
+    esac
+  done < <(sed -nE 's,^#include "(sgm/)?([a-z]+)/.*,\2,p' "$file" | sort -u)
+done < <(find include/sgm src kernels -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+
+# Vendor headers stay where they belong.
+while IFS= read -r hit; do
+  echo "$hit: dnnl.hpp belongs to src/backend/cpu" && bad=1
+done < <(grep -rl 'dnnl.hpp' include src kernels | grep -v '^src/backend/cpu/' || true)
+exit $bad

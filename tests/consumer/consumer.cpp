@@ -1,0 +1,21 @@
+// What a program that uses the installed library looks like: one evaluation of an untrained network.
+
+#include <iostream>
+#include <sgm/nn/module.h>
+#include <sgm/version.h>
+
+int main() {
+  const auto context = sgm::create_context("cpu");
+  sgm::Config config;
+  config.data.image_size = 8;
+  config.model.nf = 16;
+  config.model.ch_mult = {1, 2};
+  config.model.num_res_blocks = 1;
+  config.model.attn_resolutions = {};
+  const auto network = sgm::create_network(config, *context);
+  network->set_requires_grad(false);
+  const sgm::Tensor label = sgm::Tensor::full(*context, {2}, 1.0, sgm::DType::f64);
+  const sgm::Var y = network->forward(sgm::Var(sgm::Tensor::zeros(*context, {2, 8, 8, 3})), label, {});
+  std::cout << "sgm " << sgm::kVersion << ": " << y.shape() << '\n';
+  return y.shape() == sgm::Shape({2, 8, 8, 3}) ? 0 : 1;
+}
