@@ -123,7 +123,7 @@ struct SamplingConfig {
   int n_steps_each = 1;                         // corrector steps per predictor step
   bool probability_flow = false;                // predictors step the ODE instead of the reverse SDE
   bool denoise = true;                          // return x_mean of the last step
-  bool batch_mean_norms = false;                // Langevin norms averaged over the batch, as the reference does
+  bool batch_mean_norms = false;                // Langevin and ODE error norms averaged over the batch, as in the reference
   int steps = 0;                                // predictor steps; 0: sde.num_scales
   double eps = 0.0;                             // smallest time; 0: the SDE's own
   double rtol = 1e-5;                           // ode
