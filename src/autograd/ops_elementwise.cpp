@@ -13,6 +13,7 @@ Tensor scaled(const Tensor& x, double factor) {
 Tensor scaled_rows(const Tensor& x, const Tensor& scale, double factor, double shift) {
   Tensor y = Tensor::empty(x.context(), x.shape(), x.dtype());
   const std::int64_t rows = x.shape().rank() ? x.shape()[0] : 1;
+  if (y.numel() == 0) return y;
   run(ScaleRows{x.buffer(), scale.buffer(), y.buffer(), rows, x.numel() / rows, factor, shift}, x.context());
   return y;
 }

@@ -22,14 +22,21 @@ struct Operand {
   std::int64_t ld, stride;
 };
 
+/// Elements of one matrix of a batch.
+std::int64_t matrix_size(const Shape& shape) {
+  std::int64_t size = 1;
+  for (int i = 1; i < shape.rank(); ++i) size *= shape[i];
+  return size;
+}
+
 Operand slice(const Tensor& qkv, int which, std::int64_t c) {
   ConstBuffer buffer = qkv.buffer();
   buffer.data =
       static_cast<const char*>(buffer.data) + static_cast<std::size_t>(which * c) * size_of(qkv.dtype());
-  return {buffer, 3 * c, qkv.numel() / qkv.shape()[0]};
+  return {buffer, 3 * c, matrix_size(qkv.shape())};
 }
 
-Operand whole(const Tensor& x, std::int64_t cols) { return {x.buffer(), cols, x.numel() / x.shape()[0]}; }
+Operand whole(const Tensor& x, std::int64_t cols) { return {x.buffer(), cols, matrix_size(x.shape())}; }
 
 void multiply(Context& context, std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k, Operand a,
               bool trans_a, Operand b, bool trans_b, Operand c) {

@@ -38,7 +38,7 @@ template <Activation A, class T>
 SGM_HD inline T activate(T x) {
   if constexpr (A == Activation::swish) return x / (T(1) + exp_value(-x));
   if constexpr (A == Activation::elu) return x > T(0) ? x : exp_value(x) - T(1);
-  if constexpr (A == Activation::relu) return x > T(0) ? x : T(0);
+  if constexpr (A == Activation::relu) return x < T(0) ? T(0) : x;  // NaN stays NaN
   if constexpr (A == Activation::lrelu) return x > T(0) ? x : T(0.2) * x;
   return x;
 }

@@ -1,0 +1,198 @@
+// Every differentiable op, row by row of the op table: values against naive loops, gradients against adjoints
+// and difference quotients, f32 and bf16 against f64, NaN, empty batches.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <numeric>
+#include <regex>
+#include <set>
+
+#include "expect_error.h"
+#include "op_table.h"
+#include "sgm/autograd/ops.h"
+
+namespace sgm {
+namespace {
+
+// Seconds are spent on the networks' shapes only where they can matter: differences of f take many values.
+constexpr std::int64_t kManyElements = 1 << 13;
+
+std::int64_t elements_of(const OpRow& row) {
+  std::int64_t sum = 0;
+  for (const OpInput& input : row.inputs) sum += input.shape.numel();
+  return sum;
+}
+
+std::vector<DType> types_of(const OpRow& row, DType dtype) {
+  std::vector<DType> types;
+  for (const OpInput& input : row.inputs)
+    types.push_back(input.role == Role::activation || dtype == DType::f64 ? dtype : DType::f32);
+  return types;
+}
+
+/// The row's inputs, representable in the element types that the op reads beside activations in `dtype`.
+std::vector<Values> inputs_of(const OpRow& row, DType dtype) {
+  const std::vector<DType> types = types_of(row, dtype);
+  std::vector<Values> inputs;
+  for (std::size_t i = 0; i < row.inputs.size(); ++i) {
+    const OpInput& input = row.inputs[i];
+    const std::vector<double> values =
+        random_values(input.shape.numel(), static_cast<std::uint32_t>(i), input.mean, input.std);
+    inputs.push_back({input.shape, rounded(values, input.role == Role::filter ? dtype : types[i])});
+  }
+  return inputs;
+}
+
+/// One thread is the faster choice for many small evaluations.
+template <class Body>
+void for_each_row(int threads, Body&& body) {
+  const auto context = create_context("cpu", threads);
+  for (const OpRow& row : op_table()) {
+    SCOPED_TRACE(row.name);
+    body(*context, row);
+  }
+}
+
+TEST(Ops, EqualTheirDefinitionsInDouble) {
+  for_each_row(2, [](Context& context, const OpRow& row) {
+    if (row.costly) return;
+    const std::vector<Values> inputs = inputs_of(row, DType::f64);
+    const Evaluation y = evaluate(context, row.build, inputs, types_of(row, DType::f64));
+    const Values expected = row.naive(inputs);
+    EXPECT_EQ(y.output.shape, expected.shape);
+    EXPECT_EQ(y.dtype, DType::f64);
+    expect_close(y.output.data, expected.data, {1e-13, 1e-12}, "output");
+  });
+}
+
+TEST(Ops, GradientsAreDerivatives) {
+  for_each_row(1, [](Context& context, const OpRow& row) {
+    if (row.costly) return;
+    const std::vector<Values> inputs = inputs_of(row, DType::f64);
+    if (row.affine) {
+      for (std::size_t i = 0; i < inputs.size(); ++i) expect_adjoint(context, row.build, inputs, i);
+    } else {
+      expect_gradients(context, row.build, inputs, elements_of(row) > kManyElements ? 1 : 3);
+    }
+  });
+}
+
+/// Values and gradients in `dtype` against f64 on the same numbers.
+void expect_close_to_f64(Context& context, const OpRow& row, DType dtype, const Tolerance& value,
+                         const Tolerance& gradient) {
+  const std::vector<Values> inputs = inputs_of(row, dtype);
+  const Evaluation without_tape = evaluate(context, row.build, inputs, types_of(row, dtype));
+  const std::vector<double> cotangent =
+      rounded(random_values(without_tape.output.shape.numel(), 1000), without_tape.dtype);
+  const Evaluation y = evaluate(context, row.build, inputs, types_of(row, dtype), &cotangent);
+  const Evaluation expected = evaluate(context, row.build, inputs, types_of(row, DType::f64), &cotangent);
+  expect_close(y.output.data, expected.output.data, value, "output");
+  // Where no gradient is wanted, backends may prepare weights differently.
+  expect_close(without_tape.output.data, expected.output.data, value, "output without the tape");
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    expect_close(y.grads[i], expected.grads[i], gradient, "gradient of input " + std::to_string(i));
+}
+
+TEST(Ops, F32IsCloseToF64) {
+  for_each_row(2, [](Context& context, const OpRow& row) {
+    expect_close_to_f64(context, row, DType::f32, row.f32, row.f32);
+  });
+}
+
+TEST(Ops, BF16IsCloseToF64) {
+  for_each_row(2, [](Context& context, const OpRow& row) {
+    if (row.bf16) expect_close_to_f64(context, row, DType::bf16, row.bf16_value, row.bf16_gradient);
+  });
+}
+
+/// A few elements that matter most: the ends and the middle.
+std::set<std::size_t> probes(std::size_t size) { return {0, size / 2, size - 1}; }
+
+/// Wherever a large change of one input element is seen, NaN in its place must be seen too.
+TEST(Ops, NanReachesEverythingThatItsElementInfluences) {
+  for_each_row(1, [](Context& context, const OpRow& row) {
+    if (elements_of(row) > kManyElements) return;
+    const std::vector<DType> types = types_of(row, DType::f32);
+    const std::vector<Values> inputs = inputs_of(row, DType::f32);
+    const std::vector<double> before = evaluate(context, row.build, inputs, types).output.data;
+    for (std::size_t which = 0; which < inputs.size(); ++which)
+      for (const std::size_t at : probes(inputs[which].data.size())) {
+        std::vector<Values> changed = inputs, poisoned = inputs;
+        changed[which].data[at] += 10.0;
+        poisoned[which].data[at] = std::numeric_limits<double>::quiet_NaN();
+        const std::vector<double> after = evaluate(context, row.build, changed, types).output.data;
+        const std::vector<double> nan = evaluate(context, row.build, poisoned, types).output.data;
+        for (std::size_t i = 0; i < before.size(); ++i)
+          ASSERT_TRUE(after[i] == before[i] || std::isnan(nan[i]))
+              << "output " << i << " is " << nan[i] << " although element " << at << " of input " << which
+              << " is NaN";
+      }
+  });
+}
+
+TEST(Ops, NanInACotangentReachesTheGradients) {
+  for_each_row(1, [](Context& context, const OpRow& row) {
+    if (elements_of(row) > kManyElements) return;
+    const std::vector<DType> types = types_of(row, DType::f32);
+    const std::vector<Values> inputs = inputs_of(row, DType::f32);
+    const std::size_t size = evaluate(context, row.build, inputs, types).output.data.size();
+    const std::vector<double> cotangent = random_values(static_cast<std::int64_t>(size), 1000);
+    const auto gradients = [&](std::size_t at, double value) {
+      std::vector<double> other = cotangent;
+      other[at] = value;
+      return evaluate(context, row.build, inputs, types, &other).grads;
+    };
+    for (const std::size_t at : probes(size)) {
+      const auto before = gradients(at, cotangent[at]), after = gradients(at, cotangent[at] + 10.0),
+                 nan = gradients(at, std::numeric_limits<double>::quiet_NaN());
+      for (std::size_t which = 0; which < inputs.size(); ++which)
+        for (std::size_t i = 0; i < before[which].size(); ++i)
+          ASSERT_TRUE(after[which][i] == before[which][i] || std::isnan(nan[which][i]))
+              << "element " << i << " of gradient " << which << " is " << nan[which][i]
+              << " although element " << at << " of the output's gradient is NaN";
+    }
+  });
+}
+
+TEST(Ops, AnEmptyBatchGivesAnEmptyOutputAndNoGradientOrIsRefused) {
+  for_each_row(1, [](Context& context, const OpRow& row) {
+    OpRow empty = row;
+    for (OpInput& input : empty.inputs) {
+      if (input.role == Role::parameter || input.role == Role::filter) continue;
+      std::vector<std::int64_t> sizes(input.shape.begin(), input.shape.end());
+      sizes[0] = 0;
+      input.shape = Shape(sizes);
+    }
+    for (const DType dtype : {DType::f64, DType::f32}) try {
+        const std::vector<double> none;
+        const Evaluation y =
+            evaluate(context, empty.build, inputs_of(empty, dtype), types_of(empty, dtype), &none);
+        EXPECT_EQ(y.output.shape.numel(), 0);
+        for (const std::vector<double>& gradient : y.grads)
+          for (const double value : gradient) ASSERT_EQ(value, 0.0);
+      } catch (const Error& error) {
+        EXPECT_EQ(dtype, DType::f32) << error.what();  // oneDNN has its limits
+      }
+  });
+}
+
+TEST(Ops, EveryOneHasARow) {
+  std::set<std::string> rows, recorded;
+  for (const OpRow& row : op_table()) rows.insert(row.op);
+  for (const auto& entry : std::filesystem::directory_iterator(SGM_SOURCE_DIR "/src/autograd")) {
+    if (entry.path().extension() != ".cpp") continue;
+    std::ifstream file(entry.path());
+    const std::string text(std::istreambuf_iterator<char>(file), {});
+    const std::regex pattern(R"re(\brecord\(\s*"(\w+)")re");
+    for (std::sregex_iterator match(text.begin(), text.end(), pattern), end; match != end; ++match)
+      recorded.insert((*match)[1]);
+  }
+  EXPECT_GE(recorded.size(), 12u);
+  EXPECT_EQ(rows, recorded);
+}
+
+}  // namespace
+}  // namespace sgm
