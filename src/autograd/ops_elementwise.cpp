@@ -56,7 +56,9 @@ Var scale_images(const Var& x, const Tensor& scale) {
 Var add_bias(const Var& x, const Var& bias) {
   const std::int64_t cols = x.shape()[-1], rows = x.value().numel() / cols;
   check(bias.shape() == Shape({cols}), "add_bias: bias ", bias.shape(), " for ", cols, " channels");
-  const DType type = bias.value().dtype();
+  const DType type = bias.value().dtype(), x_type = x.value().dtype();
+  check(type == (x_type == DType::f64 ? DType::f64 : DType::f32), "add_bias: bias is ", type, " beside ",
+        x_type, "; it is f64 beside f64, else f32");
   Tensor y = Tensor::empty(x.value().context(), x.shape(), x.value().dtype());
   run(AddBias{x.value().const_buffer(), bias.value().const_buffer(), y.buffer(), rows, cols}, y.context());
   return record("add_bias", y, {x, bias},

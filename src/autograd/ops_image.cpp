@@ -16,7 +16,8 @@ ConvShape conv_shape(const Shape& x, const Shape& w, const Conv2dParams& p) {
   check(x.rank() == 4 && w.rank() == 4 && x[3] == w[3], "conv2d: x ", x, " and weight ", w,
         " do not fit; want [N, H, W, C] and [K, R, S, C]");
   const auto out = [&](std::int64_t in, std::int64_t filter) {
-    return (in + p.pad_begin + p.pad_end - filter) / p.stride + 1;
+    const std::int64_t last = in + p.pad_begin + p.pad_end - filter;
+    return last < 0 ? 0 : last / p.stride + 1;
   };
   const ConvShape shape{
       x[0],     x[1],        x[2],     x[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
@@ -33,7 +34,10 @@ Tensor filtered(const Tensor& x, const ResampleParams& p) {
   check(taps >= 1 && taps <= UpFirDn::kMaxTaps, "resample: 1 to ", UpFirDn::kMaxTaps, " taps, got ", taps);
   const Shape s = x.shape();
   check(s.rank() == 4, "resample: x must be [N, H, W, C], got ", s);
-  const auto out = [&](std::int64_t in) { return (in * p.up + p.pad0 + p.pad1 - taps) / p.down + 1; };
+  const auto out = [&](std::int64_t in) {
+    const std::int64_t last = in * p.up + p.pad0 + p.pad1 - taps;
+    return last < 0 ? 0 : last / p.down + 1;
+  };
   check(out(s[1]) > 0 && out(s[2]) > 0, "resample: x ", s, " is smaller than the filter");
   Tensor y = Tensor::empty(x.context(), {s[0], out(s[1]), out(s[2]), s[3]}, x.dtype());
   UpFirDn op{x.buffer(), y.buffer(), s[0],   s[1],   s[2], s[3], out(s[1]),
@@ -72,6 +76,11 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         " channels");
   check(!residual.defined() || residual.shape() == y.shape(), "conv2d: residual ", residual.shape(),
         " for an output ", y.shape());
+  const DType type = parameter_type(in.dtype());
+  check(w.dtype() == type && (!bias.defined() || bias.value().dtype() == type) &&
+            (!residual.defined() || residual.value().dtype() == out_type),
+        "conv2d: weight and bias must be ", type, " and the residual ", out_type, " beside ", in.dtype(),
+        " activations");
   // Packed weights are worth keeping while the weights stand still, that is outside training.
   const std::uint64_t version = weight.requires_grad() ? 0 : w.version() + 1;
   run(Conv2d{in.buffer(), w.buffer(), bias.value().const_buffer(), residual.value().const_buffer(),
@@ -114,6 +123,7 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormP
   const DType type = parameter_type(in.dtype());
   check(g.dtype() == type && b.dtype() == type && (!s.defined() || s.dtype() == type),
         "group_norm: gamma, beta and shift must be ", type, " beside ", in.dtype(), " activations");
+  check(p.dropout >= 0.0 && p.dropout < 1.0, "group_norm: dropout rate must lie in [0, 1), got ", p.dropout);
   Context& context = in.context();
   Tensor y = Tensor::empty(context, shape, in.dtype());
   Tensor mean = Tensor::empty(context, {n, p.groups}, type),
@@ -150,23 +160,23 @@ Var resample(const Var& x, const ResampleParams& params) {
 }
 
 ResampleParams upsample_params(const std::vector<int>& kernel) {
-  const int p = static_cast<int>(kernel.size()) - 2;
-  return {2, 1, (p + 1) / 2 + 1, p / 2, taps_of(kernel, 2.0)};
+  const int k = static_cast<int>(kernel.size());
+  return {2, 1, (k + 1) / 2, k / 2 - 1, taps_of(kernel, 2.0)};
 }
 
 ResampleParams downsample_params(const std::vector<int>& kernel) {
-  const int p = static_cast<int>(kernel.size()) - 2;
-  return {1, 2, (p + 1) / 2, p / 2, taps_of(kernel, 1.0)};
+  const int k = static_cast<int>(kernel.size());
+  return {1, 2, (k - 1) / 2, k / 2 - 1, taps_of(kernel, 1.0)};
 }
 
 ResampleParams conv_downsample_params(const std::vector<int>& kernel) {
-  const int p = static_cast<int>(kernel.size()) - 2 + (3 - 1);
-  return {1, 1, (p + 1) / 2, p / 2, taps_of(kernel, 1.0)};
+  const int k = static_cast<int>(kernel.size());
+  return {1, 1, (k + 1) / 2, k / 2, taps_of(kernel, 1.0)};
 }
 
 ResampleParams upsample_conv_params(const std::vector<int>& kernel) {
-  const int p = static_cast<int>(kernel.size()) - 2 - (3 - 1);
-  return {1, 1, (p + 1) / 2 + 1, p / 2 + 1, taps_of(kernel, 2.0)};
+  const int k = static_cast<int>(kernel.size());
+  return {1, 1, (k - 1) / 2, k / 2 - 1, taps_of(kernel, 2.0)};
 }
 
 }  // namespace sgm

@@ -67,6 +67,10 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
   check(in.shape().rank() == 2 && w.shape().rank() == 2 && in.shape()[1] == w.shape()[1] &&
             (!bias.defined() || bias.shape() == Shape({w.shape()[0]})),
         "linear: x ", in.shape(), ", weight ", w.shape(), ", bias ", bias.shape(), " do not fit");
+  check(in.dtype() != DType::bf16 && w.dtype() == in.dtype() &&
+            (!bias.defined() || bias.value().dtype() == in.dtype()),
+        "linear: x, weight and bias must all be f32 or all f64, got ", in.dtype(), " and ", w.dtype(),
+        bias.defined() ? " and " : "", bias.defined() ? name_of(bias.value().dtype()) : "");
   Tensor y = Tensor::empty(in.context(), {in.shape()[0], w.shape()[0]}, in.dtype());
   multiply(in, false, w, true, bias.value(), y);
   return record("linear", y, {x, weight, bias}, [in, w](const Tensor& dy, const std::vector<bool>& wanted) {
