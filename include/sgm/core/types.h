@@ -48,10 +48,10 @@ struct bfloat16 {
 
   bfloat16() = default;
   SGM_HD explicit bfloat16(float value) {
+    // Both results, then a choice: only so do CPU compilers vectorise loops over it.
     const std::uint32_t u = std::bit_cast<std::uint32_t>(value);
-    const bool is_nan = (u & 0x7fffffffu) > 0x7f800000u;
-    bits = is_nan ? static_cast<std::uint16_t>((u >> 16) | 0x40u)
-                  : static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+    const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
+    bits = static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
   }
   SGM_HD operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
@@ -61,23 +61,39 @@ static_assert(sizeof(bfloat16) == 2);
 template <class T>
 constexpr DType dtype_of();
 template <>
-constexpr DType dtype_of<float>() { return DType::f32; }
+constexpr DType dtype_of<float>() {
+  return DType::f32;
+}
 template <>
-constexpr DType dtype_of<bfloat16>() { return DType::bf16; }
+constexpr DType dtype_of<bfloat16>() {
+  return DType::bf16;
+}
 template <>
-constexpr DType dtype_of<double>() { return DType::f64; }
+constexpr DType dtype_of<double>() {
+  return DType::f64;
+}
 template <>
-constexpr DType dtype_of<std::int64_t>() { return DType::i64; }
+constexpr DType dtype_of<std::int64_t>() {
+  return DType::i64;
+}
 template <>
-constexpr DType dtype_of<std::int32_t>() { return DType::i32; }
+constexpr DType dtype_of<std::int32_t>() {
+  return DType::i32;
+}
 template <>
-constexpr DType dtype_of<std::uint8_t>() { return DType::u8; }
+constexpr DType dtype_of<std::uint8_t>() {
+  return DType::u8;
+}
 
 /// The type in which sums and products of T are formed: double for double, float for float and bfloat16.
 template <class T>
-struct AccumulatorOf { using type = float; };
+struct AccumulatorOf {
+  using type = float;
+};
 template <>
-struct AccumulatorOf<double> { using type = double; };
+struct AccumulatorOf<double> {
+  using type = double;
+};
 template <class T>
 using Accumulator = typename AccumulatorOf<T>::type;
 
@@ -90,12 +106,15 @@ class Shape {
   constexpr Shape(std::initializer_list<std::int64_t> sizes)
       : Shape(std::span<const std::int64_t>(sizes.begin(), sizes.size())) {}
   constexpr explicit Shape(std::span<const std::int64_t> sizes) : rank_(static_cast<int>(sizes.size())) {
-    for (int i = 0; i < rank_ && i < kMaxRank; ++i) sizes_[static_cast<std::size_t>(i)] = sizes[static_cast<std::size_t>(i)];
+    for (int i = 0; i < rank_ && i < kMaxRank; ++i)
+      sizes_[static_cast<std::size_t>(i)] = sizes[static_cast<std::size_t>(i)];
   }
 
   constexpr int rank() const { return rank_; }
   /// Negative indices count from the end: shape[-1] is the channel count of an image batch.
-  constexpr std::int64_t operator[](int i) const { return sizes_[static_cast<std::size_t>(i < 0 ? rank_ + i : i)]; }
+  constexpr std::int64_t operator[](int i) const {
+    return sizes_[static_cast<std::size_t>(i < 0 ? rank_ + i : i)];
+  }
   constexpr std::int64_t numel() const {
     std::int64_t product = 1;
     for (int i = 0; i < rank_; ++i) product *= sizes_[static_cast<std::size_t>(i)];

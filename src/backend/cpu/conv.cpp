@@ -221,24 +221,23 @@ void multiply(const Matmul& op, Context& context) {
 void Conv2d::cpu(Context& context) const {
   if (x.dtype == DType::f64) return exact::convolve(*this);
   guarded("conv2d", shape, x.dtype, [&] {
-    winograd::suits(shape, x.dtype, weight_version != 0) ? winograd::convolve(*this, context)
-                                                         : forward(*this, context);
+    winograd::suits(shape, x.dtype) ? winograd::convolve(*this, context) : forward(*this, context);
   });
 }
 
 void Conv2dGradInput::cpu(Context& context) const {
   if (dy.dtype == DType::f64) return exact::convolve_grad_input(*this);
   guarded("conv2d gradient", shape, dy.dtype, [&] {
-    winograd::suits(shape, dy.dtype, false) ? winograd::convolve_grad_input(*this, context)
-                                            : backward_data(*this, context);
+    winograd::suits(shape, dy.dtype) ? winograd::convolve_grad_input(*this, context)
+                                     : backward_data(*this, context);
   });
 }
 
 void Conv2dGradWeight::cpu(Context& context) const {
   if (x.dtype == DType::f64) return exact::convolve_grad_weight(*this);
   guarded("conv2d gradient", shape, x.dtype, [&] {
-    winograd::suits(shape, x.dtype, false) ? winograd::convolve_grad_weight(*this, context)
-                                           : backward_weights(*this, context);
+    winograd::suits(shape, x.dtype) ? winograd::convolve_grad_weight(*this, context)
+                                    : backward_weights(*this, context);
   });
 }
 

@@ -32,10 +32,13 @@ void SumOfSquares::cpu(Context&) const {
     std::vector<double> sums(static_cast<std::size_t>(blocks));
 #pragma omp parallel for if (blocks > 1)
     for (std::int64_t k = 0; k < blocks; ++k) {
-      A sum = 0;
+      double sum = 0;
       const T* in = x.as<T>();
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = k * kBlock; i < std::min(n, (k + 1) * kBlock); ++i) sum += A(in[i]) * A(in[i]);
+      for (std::int64_t i = k * kBlock; i < std::min(n, (k + 1) * kBlock); ++i) {
+        const double value = double(A(in[i]));
+        sum += value * value;
+      }
       sums[k] = sum;
     }
     double total = 0;

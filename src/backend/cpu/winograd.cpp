@@ -1,11 +1,12 @@
 #include "backend/cpu/winograd.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "backend/cpu/cpu_context.h"
-#include "backend/cpu/onednn.h"
 
 namespace sgm::winograd {
 namespace {
@@ -14,16 +15,30 @@ constexpr int kLanes = 16;
 /// Sixteen channels at a time.
 using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 
-template <class T>
-Lanes load(const T* from) {
+Lanes load(const float* from) {
   Lanes lanes;
-  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(from[i]);
+  std::memcpy(&lanes, from, sizeof(lanes));
   return lanes;
 }
 
-template <class T>
-void store(T* to, const Lanes& lanes) {
-  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<T>(static_cast<float>(lanes[i]));
+void store(float* to, const Lanes& lanes) { std::memcpy(to, &lanes, sizeof(lanes)); }
+
+/// Sixteen bfloat16, and the integers that hold their bits while they are widened and rounded.
+using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
+using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+
+Lanes load(const bfloat16* from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof(halves));
+  return std::bit_cast<Lanes>(__builtin_convertvector(halves, Words) << 16);
+}
+
+/// Rounds to nearest even; a NaN stays one.
+void store(bfloat16* to, const Lanes& lanes) {
+  const Words bits = std::bit_cast<Words>(lanes);
+  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  const Halves halves = __builtin_convertvector(lanes == lanes ? rounded : quiet, Halves);
+  std::memcpy(to, &halves, sizeof(halves));
 }
 
 /// One-dimensional transforms: out[i] for i < rows of the matrix from in[j], with the given element strides.
@@ -264,27 +279,14 @@ template <class X, class T>
 void forward(const Conv2d& op, Context& context) {
   constexpr int points = X::n * X::n;
   const ConvShape& s = op.shape;
-  const std::size_t bytes = static_cast<std::size_t>(points * s.k * s.c) * sizeof(T);
-  const Scratch temporary(context, op.weight_version ? 0 : bytes);
-  void* weights = temporary.data();
-  if (op.weight_version) {
-    OneDnn& dnn = static_cast<CpuContext&>(context).onednn();
-    OneDnn::Packed& kept = dnn.packed(op.weight.data, {points, s.k, s.c, int(dtype_of<T>())});
-    weights = kept.version == op.weight_version ? kept.memory.get_data_handle() : nullptr;
-    if (!weights) {
-      const auto type = sizeof(T) == 2 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-      kept = {op.weight_version, {{{points, s.k, s.c}, type, dnnl::memory::format_tag::abc}, dnn.engine()}};
-      weights = kept.memory.get_data_handle();
-      transform_weights<X>(s, op.weight.as<float>(), false, static_cast<T*>(weights));
-    }
-  } else {
-    transform_weights<X>(s, op.weight.as<float>(), false, static_cast<T*>(weights));
-  }
+  // Transformed weights are four times as large as the weights: cheaper to make again than to keep.
+  const Scratch weights(context, static_cast<std::size_t>(points * s.k * s.c) * sizeof(T));
+  transform_weights<X>(s, op.weight.as<float>(), false, weights.as<T>());
   const auto scale = static_cast<float>(op.scale);
   const float* bias = op.bias.as<float>();
   const auto write = [&]<class U>(U* y) {
     const U* residual = op.residual.as<U>();
-    filter_tiles<X>(Plan<X>(s), context, op.x.as<T>(), {weights, dtype_of<T>()}, true,
+    filter_tiles<X>(Plan<X>(s), context, op.x.as<T>(), {weights.data(), dtype_of<T>()}, true,
                     [=](std::int64_t i, std::int64_t k, Lanes sum) {
                       if (bias) sum += load(bias + k);
                       if (residual) sum += load(residual + i);
@@ -361,7 +363,7 @@ void dispatch(DType dtype, Body&& body) {
 
 }  // namespace
 
-bool suits(const ConvShape& s, DType dtype, bool keeps_weights) {
+bool suits(const ConvShape& s, DType dtype) {
   if (s.r != 3 || s.s != 3 || s.stride != 1 || s.c % kLanes || s.k % kLanes || s.pad_begin > 2 ||
       s.pad_end > 2)
     return false;
@@ -372,9 +374,9 @@ bool suits(const ConvShape& s, DType dtype, bool keeps_weights) {
   const double weights = static_cast<double>(s.c) * static_cast<double>(s.k);
   const double pixels = static_cast<double>(s.n * s.oh * s.ow);
   // Multiplications, and bytes that the transforms move at what that many multiplications cost on usual CPUs.
-  const double per_byte = half ? 12 : 6;
+  const double per_byte = half ? 6 : 3;
   const double direct = pixels * 9 * weights;
-  const double weight_bytes = weights * points * size * (keeps_weights ? 1.0 : 2.0);
+  const double weight_bytes = weights * points * size * 2.0;
   const double tile_bytes = tiles * points * static_cast<double>(s.c * 2 * (half ? 2 : 4) + s.k * 2 * 4);
   return tiles * points * weights + per_byte * (weight_bytes + 0.5 * tile_bytes) < 0.9 * direct;
 }

@@ -12,9 +12,8 @@
 
 namespace sgm::winograd {
 
-/// Whether the tiles pay for their transforms. `keeps_weights`: transformed weights are reused by later
-/// calls.
-bool suits(const ConvShape& shape, DType dtype, bool keeps_weights);
+/// Whether the tiles pay for their transforms.
+bool suits(const ConvShape& shape, DType dtype);
 
 void convolve(const Conv2d& op, Context& context);
 void convolve_grad_input(const Conv2dGradInput& op, Context& context);
