@@ -1,0 +1,40 @@
+#pragma once
+// One row for every kernel op: it is called as the struct it is, on operands between canary bytes.
+
+#include <vector>
+
+#include "check.h"
+
+namespace sgm {
+
+struct KernelRow {
+  const char* name;
+  /// Values against plain formulas in double; nothing written outside the outputs, nothing of them left
+  /// unwritten, no input changed.
+  void (*check)(Context& context, DType dtype);
+};
+
+std::vector<KernelRow> elementwise_kernels();
+std::vector<KernelRow> image_kernels();
+std::vector<KernelRow> training_kernels();
+
+/// Of what accompanies activations of a type: parameters, statistics, gradients of weights.
+inline DType parameter_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+/// A few roundings in the given type, or else in the accumulator.
+inline Tolerance roundings(DType dtype, double count = 4.0) {
+  return {count * unit_roundoff(dtype), 2.0 * count * unit_roundoff(dtype)};
+}
+
+inline std::vector<double> normals(std::int64_t n, std::uint32_t stream, DType dtype, double std = 1.0) {
+  return rounded(random_values(n, stream, 0.0, std), dtype);
+}
+
+template <class F>
+std::vector<double> map(const std::vector<double>& x, F&& f) {
+  std::vector<double> y;
+  for (std::size_t i = 0; i < x.size(); ++i) y.push_back(f(x[i], i));
+  return y;
+}
+
+}  // namespace sgm

@@ -1,0 +1,50 @@
+// Every kernel op of kernels/, called as the struct it is. kernels/sampling.h has its own tests.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+
+#include "kernel_checks.h"
+
+namespace sgm {
+namespace {
+
+std::vector<KernelRow> all_kernels() {
+  std::vector<KernelRow> rows;
+  for (const auto& family : {elementwise_kernels(), image_kernels(), training_kernels()})
+    rows.insert(rows.end(), family.begin(), family.end());
+  return rows;
+}
+
+TEST(Kernels, ComputeTheirFormulasAndKeepWithinTheirOperands) {
+  const auto context = create_context("cpu", 2);
+  for (const KernelRow& row : all_kernels())
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+      SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
+      row.check(*context, dtype);
+    }
+}
+
+TEST(Kernels, EveryOneHasARow) {
+  std::set<std::string> rows, declared;
+  for (const KernelRow& row : all_kernels()) rows.insert(row.name);
+  for (const auto& entry : std::filesystem::directory_iterator(SGM_SOURCE_DIR "/kernels")) {
+    if (entry.path().extension() != ".h" || entry.path().filename() == "sampling.h") continue;
+    std::ifstream file(entry.path());
+    std::string line, current;
+    const std::regex head(R"(^struct (\w+) \{)");
+    while (std::getline(file, line)) {
+      std::smatch match;
+      if (std::regex_search(line, match, head)) current = match[1];
+      if (line.find("void cpu(Context") != std::string::npos) declared.insert(current);
+    }
+  }
+  EXPECT_GE(declared.size(), 24u);
+  EXPECT_EQ(rows, declared);
+}
+
+}  // namespace
+}  // namespace sgm
