@@ -1,0 +1,30 @@
+"""Gathers the records of one bench/run.sh into one JSON file and prints ours beside PyTorch's."""
+
+import datetime
+import json
+import pathlib
+import sys
+
+
+def main():
+    folder, out, commit = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    report = {"date": datetime.date.today().isoformat(), "commit": commit, "records": records, "ratios": {}}
+    print(f"{'':44}{'sgm':>12}{'PyTorch':>12}{'ratio':>8}{'sgm MiB':>10}{'PyTorch':>10}")
+    for name, ours in records.items():
+        if not name.startswith("sgm-"):
+            continue
+        theirs = records[name.replace("sgm-", "torch-").rsplit("-", 1)[0] + "-f32"]
+        ratio = ours["img_per_s"] / theirs["img_per_s"]
+        memory = theirs["peak_rss_mib"]
+        report["ratios"][name[4:]] = ratio
+        print(f"{name[4:]:44}{ours['img_per_s']:8.2f}/s  {theirs['img_per_s']:8.2f}/s  {ratio:6.2f}"
+              f"{ours['peak_rss_mib']:10.0f}{memory:10.0f}")
+    for name in ("train", "forward"):
+        f32, bf16 = (records[f"sgm-ve_cifar10_ncsnpp_continuous-{name}-{p}"]["img_per_s"] for p in ("f32", "bf16"))
+        report["ratios"][f"bf16 over f32, {name}"] = bf16 / f32
+        print(f"bf16 over f32, {name}: {bf16 / f32:.2f}")
+    pathlib.Path(out).write_text(json.dumps(report, indent=1) + "\n")
+
+
+main()
