@@ -10,7 +10,7 @@
 #include <regex>
 #include <set>
 
-#include "expect_error.h"
+#include "backend/cpu/winograd.h"
 #include "op_table.h"
 #include "sgm/autograd/ops.h"
 
@@ -94,6 +94,10 @@ void expect_close_to_f64(Context& context, const OpRow& row, DType dtype, const 
   expect_close(without_tape.output.data, expected.output.data, value, "output without the tape");
   for (std::size_t i = 0; i < inputs.size(); ++i)
     expect_close(y.grads[i], expected.grads[i], gradient, "gradient of input " + std::to_string(i));
+  if (!row.costly) return;
+  const Shape &x = inputs[0].shape, &w = inputs[1].shape, &out = y.output.shape;
+  const ConvShape conv{x[0], x[1], x[2], x[3], w[0], w[1], w[2], out[1], out[2], 1, 0, 0};
+  EXPECT_TRUE(winograd::suits(conv, dtype)) << "too small a row for the path that it is there for";
 }
 
 TEST(Ops, F32IsCloseToF64) {

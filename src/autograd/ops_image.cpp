@@ -82,7 +82,7 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         "conv2d: weight and bias must be ", type, " and the residual ", out_type, " beside ", in.dtype(),
         " activations");
   // Packed weights are worth keeping while the weights stand still, that is outside training.
-  const std::uint64_t version = weight.requires_grad() ? 0 : w.version() + 1;
+  const std::uint64_t version = weight.requires_grad() ? 0 : w.version();
   run(Conv2d{in.buffer(), w.buffer(), bias.value().const_buffer(), residual.value().const_buffer(),
              y.buffer(), shape, scale, version},
       y.context());

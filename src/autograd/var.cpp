@@ -91,6 +91,7 @@ std::vector<Tensor> Var::walk(const Var& from, const Tensor& grad_out, std::span
       if (input && wanted.contains(input.get())) wanted.insert(node);
 
   std::unordered_map<Node*, Tensor> grads = {{from.node_.get(), grad_out}};
+  if (targets.empty() && from.node_->op.empty()) accumulate(from.node_->grad, grad_out);
   for (auto it = order.rbegin(); it != order.rend(); ++it) {
     Node* node = *it;
     if (node->op.empty() || !wanted.contains(node)) continue;

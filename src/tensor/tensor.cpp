@@ -8,9 +8,9 @@ struct Tensor::Storage {
   Context& context;
   std::size_t bytes;
   void* data;
-  std::uint64_t version = 0;
+  std::uint64_t version;
 
-  Storage(Context& c, std::size_t b) : context(c), bytes(b), data(c.allocate(b)) {}
+  Storage(Context& c, std::size_t b) : context(c), bytes(b), data(c.allocate(b)), version(c.next_stamp()) {}
   ~Storage() { context.release(data, bytes); }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -19,6 +19,13 @@ struct Tensor::Storage {
 Tensor Tensor::empty(Context& context, Shape shape, DType dtype) {
   check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64,
         "tensor: element type must be f32, bf16 or f64, got ", dtype);
+  check(shape.rank() <= Shape::kMaxRank, "tensor: rank ", shape.rank(), " is above ", Shape::kMaxRank);
+  constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
+  std::int64_t elements = 1;
+  for (const std::int64_t size : shape) {
+    check(size >= 0 && (size == 0 || elements <= kMostElements / size), "tensor: impossible shape ", shape);
+    elements *= size;
+  }
   Tensor tensor;
   tensor.shape_ = shape;
   tensor.dtype_ = dtype;
@@ -116,6 +123,6 @@ Buffer Tensor::buffer() { return defined() ? Buffer{raw(), dtype_} : Buffer{}; }
 ConstBuffer Tensor::buffer() const { return defined() ? ConstBuffer{raw(), dtype_} : ConstBuffer{}; }
 
 std::uint64_t Tensor::version() const { return storage_ ? storage_->version : 0; }
-void Tensor::mark_modified() { ++storage_->version; }
+void Tensor::mark_modified() { storage_->version = context().next_stamp(); }
 
 }  // namespace sgm

@@ -2,6 +2,7 @@
 // Context: one per device. It owns the device's memory and its library handles, is made once in main, and
 // travels inside every tensor's storage, so that an op finds it on its operands and nothing is global.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,6 +35,12 @@ class Context {
   virtual void copy_from_host(void* device, const void* host, std::size_t bytes) = 0;
   /// Waits for the device.
   virtual void copy_to_host(void* host, const void* device, std::size_t bytes) = 0;
+
+  /// A number that this context has not returned before, never 0.
+  std::uint64_t next_stamp() { return ++stamp_; }
+
+ private:
+  std::atomic<std::uint64_t> stamp_ = 0;
 };
 
 /// "cpu" with `threads` OpenMP threads (0: all cores the process may use). Throws Error for a device that this build lacks.

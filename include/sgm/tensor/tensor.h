@@ -63,7 +63,8 @@ class Tensor {
 
   /// True when no other handle shares the storage, so that it may be overwritten.
   bool is_unique() const { return storage_.use_count() == 1; }
-  /// Changes with every mark_modified(): backends key derived copies (packed weights) on it.
+  /// Names the values: no other tensor of the context has it, not even one that lives at this address later,
+  /// and mark_modified() changes it. Backends key derived copies (packed weights) on it. 0 when absent.
   std::uint64_t version() const;
   /// Call after writing to a tensor that backends may hold derived copies of.
   void mark_modified();

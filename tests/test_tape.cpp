@@ -1,0 +1,219 @@
+// The tape: what is recorded, what reaches the leaves, what is freed and when.
+
+#include <gtest/gtest.h>
+
+#include "check.h"
+#include "expect_error.h"
+#include "sgm/autograd/ops.h"
+
+namespace sgm {
+namespace {
+
+class Tape : public testing::Test {
+ protected:
+  Var leaf(const std::vector<double>& values, bool requires_grad = true) {
+    return Var(tensor_of(*context_, values, {std::ssize(values)}, DType::f64), requires_grad);
+  }
+  Tensor tensor(const std::vector<double>& values) {
+    return tensor_of(*context_, values, {std::ssize(values)}, DType::f64);
+  }
+  /// x, with a hook that runs while the tape unwinds.
+  static Var hooked(const Var& x, std::function<void(const std::vector<bool>&)> hook) {
+    return record("hooked", x.value(), {x}, [hook](const Tensor& dy, const std::vector<bool>& wanted) {
+      hook(wanted);
+      return std::vector<Tensor>{dy};
+    });
+  }
+  static std::vector<double> grad(const Var& v) { return v.grad().to_host_f64(); }
+
+  using Numbers = std::vector<double>;
+  std::unique_ptr<Context> context_ = create_context("cpu", 1);
+};
+
+TEST_F(Tape, RecordsNothingWhereNothingNeedsAGradient) {
+  const Var x = leaf({1.0, 2.0}, false), y = add(affine(x, 2.0), x);
+  EXPECT_FALSE(x.requires_grad());
+  EXPECT_FALSE(y.requires_grad());
+  EXPECT_EQ(y.value().to_host_f64(), (Numbers{3.0, 6.0}));
+  expect_error({"backward", "requires a gradient"}, [&] { y.backward(tensor({1.0, 1.0})); });
+  expect_error({"grad", "require"}, [&] { x.grad(); });
+}
+
+TEST_F(Tape, AddsUpWhatReachesALeafOnSeveralPaths) {
+  const Var x = leaf({1.0, -2.0});
+  const Var y = add(add(affine(x, 2.0), x, 3.0, 5.0), add(x, x, 7.0, 11.0));  // 6 + 5 + 7 + 11
+  y.backward(tensor({1.0, 10.0}));
+  EXPECT_EQ(grad(x), (Numbers{29.0, 290.0}));
+}
+
+TEST_F(Tape, AddsUpOverBackwardsUntilZeroed) {
+  Var x = leaf({1.0, 2.0});
+  EXPECT_FALSE(x.grad().defined());
+  affine(x, 2.0).backward(tensor({1.0, 1.0}));
+  affine(x, 3.0).backward(tensor({1.0, 0.5}));
+  EXPECT_EQ(grad(x), (Numbers{5.0, 3.5}));
+  const Tensor kept = x.grad();
+  affine(x, 1.0).backward(tensor({1.0, 1.0}));
+  EXPECT_EQ(kept.to_host_f64(), (Numbers{5.0, 3.5})) << "a gradient that was handed out has changed";
+  x.zero_grad();
+  EXPECT_FALSE(x.grad().defined());
+  affine(x, 4.0).backward(tensor({1.0, 1.0}));
+  EXPECT_EQ(grad(x), (Numbers{4.0, 4.0}));
+}
+
+TEST_F(Tape, LeavesTheGivenGradientAsItIs) {
+  const Var a = leaf({1.0, 2.0}), b = leaf({3.0, 4.0});
+  const Tensor given = tensor({1.0, -1.0});
+  add(a, b).backward(given);
+  add(a, b).backward(given);
+  EXPECT_EQ(given.to_host_f64(), (Numbers{1.0, -1.0}));
+  EXPECT_EQ(grad(a), (Numbers{2.0, -2.0}));
+  EXPECT_EQ(grad(b), (Numbers{2.0, -2.0}));
+}
+
+TEST_F(Tape, IsShortestAtALeafItself) {
+  const Var x = leaf({1.0, 2.0});
+  x.backward(tensor({3.0, 4.0}));
+  EXPECT_EQ(grad(x), (Numbers{3.0, 4.0}));
+  const Var leaves[] = {x};
+  EXPECT_EQ(vjp(x, tensor({5.0, 6.0}), leaves)[0].to_host_f64(), (Numbers{5.0, 6.0}));
+  EXPECT_EQ(grad(x), (Numbers{3.0, 4.0}));
+}
+
+TEST_F(Tape, SharesAPlaceAmongCopies) {
+  const Var x = leaf({1.0}), copy = x;
+  add(x, copy, 2.0, 3.0).backward(tensor({1.0}));
+  EXPECT_EQ(grad(x), (Numbers{5.0}));
+  EXPECT_EQ(grad(copy), (Numbers{5.0}));
+}
+
+TEST_F(Tape, AgreesWithDifferencesOnATangledGraph) {
+  const Function f = [](std::span<const Var> v) {
+    Var a = activate(v[0], Activation::swish), b = add(v[1], a, 0.3, -0.7), c = a;
+    for (int i = 0; i < 5; ++i) {
+      c = add(activate(c, Activation::swish), b, 1.1, 0.2);
+      b = add(activate(b, Activation::elu), v[0], 0.5, 0.1);
+    }
+    return add(c, b);
+  };
+  expect_gradients(*context_, f, {{{7}, random_values(7, 1)}, {{7}, random_values(7, 2)}});
+}
+
+TEST_F(Tape, GivesVjpTheGradientsOfBackwardAndTheLeavesNone) {
+  const Var x = leaf({1.0, -2.0}), w = leaf({0.5, 0.25}), unused = leaf({9.0, 9.0, 9.0});
+  const auto f = [&] { return add(activate(x, Activation::swish), add(w, x, 2.0, -1.0)); };
+  const Tensor u = tensor({1.0, 3.0});
+  const Var leaves[] = {w, x, unused};
+  const std::vector<Tensor> products = vjp(f(), u, leaves);
+  for (const Var& v : leaves) EXPECT_FALSE(v.grad().defined());
+  f().backward(u);
+  EXPECT_EQ(products[0].to_host_f64(), grad(w));
+  EXPECT_EQ(products[1].to_host_f64(), grad(x));
+  EXPECT_EQ(products[2].to_host_f64(), (Numbers{0.0, 0.0, 0.0}));
+  EXPECT_FALSE(unused.grad().defined());
+}
+
+TEST_F(Tape, ComputesOnlyTheGradientsThatAreWanted) {
+  const Var x = leaf({1.0}), w = leaf({2.0}), constant = leaf({3.0}, false);
+  std::vector<std::vector<bool>> seen;
+  bool hooked_w = false;
+  const auto f = [&] {
+    const Var v = hooked(w, [&](const auto&) { hooked_w = true; });
+    return record("sum", x.value(), {x, v, constant, Var()},
+                  [&seen](const Tensor& dy, const std::vector<bool>& wanted) {
+                    seen.push_back(wanted);
+                    return std::vector<Tensor>{dy, wanted[1] ? dy : Tensor(), {}, {}};
+                  });
+  };
+  const Var only_x[] = {x};
+  vjp(f(), tensor({1.0}), only_x);
+  EXPECT_FALSE(hooked_w);
+  f().backward(tensor({1.0}));
+  EXPECT_TRUE(hooked_w);
+  EXPECT_EQ(seen, (std::vector<std::vector<bool>>{{true, false, false, false}, {true, true, false, false}}));
+}
+
+TEST_F(Tape, CannotBeUnwoundTwice) {
+  const Var x = leaf({1.0, 2.0}), middle = activate(x, Activation::swish), y = affine(middle, 2.0),
+            z = affine(middle, 3.0);
+  const Tensor u = tensor({1.0, 1.0});
+  y.backward(u);
+  const Numbers once = grad(x);
+  expect_error({"affine", "freed"}, [&] { y.backward(u); });
+  expect_error({"activate", "freed"}, [&] { z.backward(u); });
+  const Var leaves[] = {x};
+  expect_error({"freed"}, [&] { vjp(y, u, leaves); });
+  EXPECT_EQ(grad(x), once);
+}
+
+TEST_F(Tape, NamesWhatDoesNotFit) {
+  const Var x = leaf({1.0, 2.0}), y = affine(x, 2.0), constant = leaf({1.0, 2.0}, false);
+  expect_error({"backward", "[3]", "[2]"}, [&] { y.backward(tensor({1.0, 1.0, 1.0})); });
+  expect_error({"leaves"}, [&] { y.grad(); });
+  expect_error({"vjp", "no leaves"}, [&] { vjp(y, tensor({1.0, 1.0}), {}); });
+  const Var leaves[] = {constant};
+  expect_error({"vjp", "require a gradient"}, [&] { vjp(y, tensor({1.0, 1.0}), leaves); });
+  const Var broken = record("broken", x.value(), {x}, [&](const Tensor&, const std::vector<bool>&) {
+    return std::vector<Tensor>{tensor({1.0, 2.0, 3.0})};
+  });
+  expect_error({"broken", "[3]", "[2]"}, [&] { broken.backward(tensor({1.0, 1.0})); });
+}
+
+TEST_F(Tape, ConvertsGradientsWhereTypesChange) {
+  const Var x = Var(Tensor::full(*context_, {2}, 1.0, DType::f32), true);
+  const Var y = cast(affine(cast(x, DType::bf16), 2.0), DType::f64);
+  y.backward(tensor({1.0, 3.0}));
+  EXPECT_EQ(x.grad().dtype(), DType::f32);
+  EXPECT_EQ(grad(x), (Numbers{2.0, 6.0}));
+}
+
+TEST_F(Tape, IsFreedWhileItUnwinds) {
+  constexpr std::int64_t kSize = 1 << 14;
+  constexpr std::size_t kBytes = kSize * sizeof(double);
+  constexpr int kDepth = 20;
+  std::vector<std::size_t> in_use;
+  const auto note = [&](const auto&) { in_use.push_back(context_->memory().in_use); };
+  const Var x(Tensor::zeros(*context_, {kSize}, DType::f64), true);
+  const Tensor u = Tensor::zeros(*context_, {kSize}, DType::f64);
+  const std::size_t before = context_->memory().in_use;
+  {
+    Var y = x;
+    for (int i = 0; i < kDepth; ++i) y = hooked(activate(y, Activation::swish), note);
+    EXPECT_EQ(context_->memory().in_use, before + kDepth * kBytes) << "one input is kept for each op";
+    y.backward(u);
+    ASSERT_EQ(in_use.size(), static_cast<std::size_t>(kDepth));
+    for (int i = 2; i < kDepth; ++i)
+      EXPECT_EQ(in_use[static_cast<std::size_t>(i)] + kBytes, in_use[static_cast<std::size_t>(i) - 1]);
+    EXPECT_EQ(context_->memory().in_use, before + 2 * kBytes) << "the output and the gradient remain";
+  }
+  EXPECT_EQ(context_->memory().in_use, before + kBytes) << "the gradient remains";
+}
+
+TEST_F(Tape, KeepsNothingWithoutGradients) {
+  const Var x = leaf(random_values(1 << 14, 1), false);
+  const std::size_t before = context_->memory().in_use, bytes = x.value().bytes();
+  Var y = x;
+  for (int i = 0; i < 20; ++i) y = activate(y, Activation::swish);
+  EXPECT_EQ(context_->memory().in_use, before + bytes);
+}
+
+TEST_F(Tape, IsFreedWhenItIsDroppedUnused) {
+  const Var x = leaf(random_values(1 << 14, 1));
+  const std::size_t before = context_->memory().in_use;
+  {
+    Var y = x;
+    for (int i = 0; i < 20; ++i) y = activate(y, Activation::swish);
+  }
+  EXPECT_EQ(context_->memory().in_use, before);
+}
+
+TEST_F(Tape, TakesThousandsOfOps) {
+  const Var x = leaf({1.0});
+  Var y = x;
+  for (int i = 0; i < 5000; ++i) y = affine(y, 1.0, 0.5);
+  y.backward(tensor({2.0}));
+  EXPECT_EQ(grad(x), (Numbers{2.0}));
+}
+
+}  // namespace
+}  // namespace sgm
