@@ -15,10 +15,10 @@ def main():
         if not name.startswith("sgm-"):
             continue
         theirs = records[name.replace("sgm-", "torch-").rsplit("-", 1)[0] + "-f32"]
-        ratio = ours["img_per_s"] / theirs["img_per_s"]
+        ratio = ours["img_per_s"] / theirs["images_per_second"]
         memory = theirs["peak_rss_mib"]
         report["ratios"][name[4:]] = ratio
-        print(f"{name[4:]:44}{ours['img_per_s']:8.2f}/s  {theirs['img_per_s']:8.2f}/s  {ratio:6.2f}"
+        print(f"{name[4:]:44}{ours['img_per_s']:8.2f}/s  {theirs['images_per_second']:8.2f}/s  {ratio:6.2f}"
               f"{ours['peak_rss_mib']:10.0f}{memory:10.0f}")
     for name in ("train", "forward"):
         f32, bf16 = (records[f"sgm-ve_cifar10_ncsnpp_continuous-{name}-{p}"]["img_per_s"] for p in ("f32", "bf16"))

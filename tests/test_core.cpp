@@ -65,7 +65,8 @@ TEST(BoxMuller, HasTheMomentsOfTheStandardNormal) {
       m1 += v, m2 += v * v, m3 += v * v * v, m4 += v * v * v * v;
     }
   }
-  const double n = 4.0 * kBlocks;  // standard errors: 1, sqrt 2, sqrt 15, sqrt 96 over sqrt n; bounds at 5 of them
+  const double n =
+      4.0 * kBlocks;  // standard errors: 1, sqrt 2, sqrt 15, sqrt 96 over sqrt n; bounds at 5 of them
   EXPECT_LT(std::abs(m1 / n), 5 / std::sqrt(n));
   EXPECT_LT(std::abs(m2 / n - 1), 5 * std::sqrt(2 / n));
   EXPECT_LT(std::abs(m3 / n), 5 * std::sqrt(15 / n));
@@ -74,8 +75,8 @@ TEST(BoxMuller, HasTheMomentsOfTheStandardNormal) {
 
 TEST(Bfloat16, RoundsToNearestEvenAndKeepsNaN) {
   EXPECT_EQ(float(bfloat16(1.0f)), 1.0f);
-  EXPECT_EQ(float(bfloat16(1.00390625f)), 1.0f);        // halfway, even below
-  EXPECT_EQ(float(bfloat16(1.01171875f)), 1.015625f);   // halfway, even above
+  EXPECT_EQ(float(bfloat16(1.00390625f)), 1.0f);       // halfway, even below
+  EXPECT_EQ(float(bfloat16(1.01171875f)), 1.015625f);  // halfway, even above
   EXPECT_TRUE(std::isnan(float(bfloat16(std::numeric_limits<float>::quiet_NaN()))));
   EXPECT_TRUE(std::isinf(float(bfloat16(std::numeric_limits<float>::infinity()))));
 }

@@ -15,7 +15,8 @@ namespace sgm {
 class CachingAllocator {
  public:
   /// `acquire` returns null when the device is out of memory.
-  CachingAllocator(std::function<void*(std::size_t)> acquire, std::function<void(void*, std::size_t)> dispose);
+  CachingAllocator(std::function<void*(std::size_t)> acquire,
+                   std::function<void(void*, std::size_t)> dispose);
   ~CachingAllocator();
   CachingAllocator(const CachingAllocator&) = delete;
   CachingAllocator& operator=(const CachingAllocator&) = delete;

@@ -4,6 +4,7 @@ target_sources(
           io/archive.cpp
           io/atomic_file.cpp
           io/crc32c.cpp
+          io/file_lock.cpp
           io/gzip.cpp
           io/input_file.cpp
           io/npy.cpp

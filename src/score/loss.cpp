@@ -16,7 +16,8 @@ constexpr double kSmallestTime = 1e-5;  // closer to t = 0 the target's variance
 Tensor column(Context& context, const std::vector<LossTerms>& terms, double LossTerms::*field) {
   std::vector<double> values;
   for (const LossTerms& t : terms) values.push_back(t.*field);
-  return Tensor::from_host(context, std::span<const double>(values), {static_cast<std::int64_t>(values.size())});
+  return Tensor::from_host(context, std::span<const double>(values),
+                           {static_cast<std::int64_t>(values.size())});
 }
 
 /// The mean of [N] f64 values as a [1] tensor.
@@ -59,8 +60,8 @@ LossTerms DenoisingLoss::terms(double u) const {
 LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
                                    const Tensor& z) const {
   const std::int64_t n = x0.shape()[0];
-  check(static_cast<std::int64_t>(u.size()) == n && z.shape() == x0.shape(), "loss: ", u.size(), " times and noise ",
-        z.shape(), " for images ", x0.shape());
+  check(static_cast<std::int64_t>(u.size()) == n && z.shape() == x0.shape(), "loss: ", u.size(),
+        " times and noise ", z.shape(), " for images ", x0.shape());
   std::vector<LossTerms> all;
   for (const double each : u) all.push_back(terms(each));
   Context& context = x0.context();

@@ -1,8 +1,8 @@
 // What a program that uses the installed library looks like: one evaluation of an untrained network.
 
-#include <iostream>
 #include <sgm/nn/module.h>
 #include <sgm/version.h>
+#include <iostream>
 
 int main() {
   const auto context = sgm::create_context("cpu");

@@ -12,7 +12,9 @@ struct ConstBuffer {
 
   explicit operator bool() const { return data != nullptr; }
   template <class T>
-  const T* as() const { return static_cast<const T*>(data); }
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
 };
 
 /// Memory that an op writes; `data` is null for an output that is not wanted.
@@ -23,7 +25,9 @@ struct Buffer {
   explicit operator bool() const { return data != nullptr; }
   operator ConstBuffer() const { return {data, dtype}; }
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
 };
 
 }  // namespace sgm

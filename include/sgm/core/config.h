@@ -45,22 +45,22 @@ struct ModelConfig {
   std::string name = "ncsnpp";              // ncsnpp | ddpm
   int nf = 128;                             // channels of the first level
   std::vector<int> ch_mult = {1, 2, 2, 2};  // channels of level l: nf * ch_mult[l]
-  int num_res_blocks = 4;                   // residual blocks per level on the way down; one more on the way up
+  int num_res_blocks = 4;  // residual blocks per level on the way down; one more on the way up
   std::vector<int> attn_resolutions = {16};
-  std::string resblock_type = "biggan";     // biggan | ddpm
-  bool resamp_with_conv = true;             // ddpm blocks: 3x3 convolution when resampling
-  bool conditional = true;                  // the network is told the noise level
-  bool fir = true;                          // FIR resampling (false: nearest up, 2x2 mean down)
+  std::string resblock_type = "biggan";  // biggan | ddpm
+  bool resamp_with_conv = true;          // ddpm blocks: 3x3 convolution when resampling
+  bool conditional = true;               // the network is told the noise level
+  bool fir = true;                       // FIR resampling (false: nearest up, 2x2 mean down)
   std::vector<int> fir_kernel = {1, 3, 3, 1};
-  bool skip_rescale = true;                 // (x + h) / sqrt 2 instead of x + h
-  std::string progressive = "none";         // none | output_skip | residual
+  bool skip_rescale = true;                    // (x + h) / sqrt 2 instead of x + h
+  std::string progressive = "none";            // none | output_skip | residual
   std::string progressive_input = "residual";  // none | input_skip | residual
-  std::string progressive_combine = "sum";  // sum | cat
-  std::string embedding_type = "fourier";   // fourier | positional
-  double fourier_scale = 16.0;              // standard deviation of the Fourier frequencies
-  bool scale_by_sigma = true;               // divide the output by the noise level
-  double init_scale = 0.0;                  // of each block's last convolution; 0 stands for 1e-10
-  std::string nonlinearity = "swish";       // swish | elu | relu | lrelu
+  std::string progressive_combine = "sum";     // sum | cat
+  std::string embedding_type = "fourier";      // fourier | positional
+  double fourier_scale = 16.0;                 // standard deviation of the Fourier frequencies
+  bool scale_by_sigma = true;                  // divide the output by the noise level
+  double init_scale = 0.0;                     // of each block's last convolution; 0 stands for 1e-10
+  std::string nonlinearity = "swish";          // swish | elu | relu | lrelu
   double dropout = 0.1;
   double ema_rate = 0.999;
 
@@ -85,16 +85,17 @@ struct TrainingConfig {
   bool likelihood_weighting = false;  // lambda(t) = g(t)^2 instead of marginal_std(t)^2
   std::string precision = "f32";      // f32 | bf16: storage of activations; master weights stay f32
   std::uint64_t seed = 42;
-  int log_freq = 50;                  // steps between metric records
-  int snapshot_freq = 50000;          // steps between checkpoints
-  bool snapshot_sampling = true;      // draw a sample grid with each checkpoint
-  int keep_checkpoints = 3;           // older ones are removed; 0 keeps all
+  int log_freq = 50;              // steps between metric records
+  int snapshot_freq = 50000;      // steps between checkpoints
+  bool snapshot_sampling = true;  // draw a sample grid with each checkpoint
+  int keep_checkpoints = 3;       // older ones are removed; 0 keeps all
 
   template <class V>
   void visit(V&& v) {
-    v("n_iters", n_iters), v("batch_size", batch_size), v("continuous", continuous), v("reduce_mean", reduce_mean),
-        v("likelihood_weighting", likelihood_weighting), v("precision", precision), v("seed", seed),
-        v("log_freq", log_freq), v("snapshot_freq", snapshot_freq), v("snapshot_sampling", snapshot_sampling),
+    v("n_iters", n_iters), v("batch_size", batch_size), v("continuous", continuous),
+        v("reduce_mean", reduce_mean), v("likelihood_weighting", likelihood_weighting),
+        v("precision", precision), v("seed", seed), v("log_freq", log_freq),
+        v("snapshot_freq", snapshot_freq), v("snapshot_sampling", snapshot_sampling),
         v("keep_checkpoints", keep_checkpoints);
   }
 };
@@ -116,20 +117,21 @@ struct OptimConfig {
 };
 
 struct SamplingConfig {
-  std::string method = "pc";                    // pc | ode
-  std::string predictor = "reverse_diffusion";  // euler_maruyama | reverse_diffusion | ancestral_sampling | none
-  std::string corrector = "langevin";           // langevin | ald | none
-  double snr = 0.16;                            // corrector signal-to-noise ratio
-  int n_steps_each = 1;                         // corrector steps per predictor step
-  bool probability_flow = false;                // predictors step the ODE instead of the reverse SDE
-  bool denoise = true;                          // return x_mean of the last step
-  bool batch_mean_norms = false;                // Langevin and ODE error norms averaged over the batch, as in the reference
-  int steps = 0;                                // predictor steps; 0: sde.num_scales
-  double eps = 0.0;                             // smallest time; 0: the SDE's own
-  double rtol = 1e-5;                           // ode
-  double atol = 1e-5;                           // ode
-  int snapshot_count = 64;                      // images per sample grid while training
-  int snapshot_steps = 0;                       // predictor steps of those grids; 0: as `steps`
+  std::string method = "pc";  // pc | ode
+  std::string predictor =
+      "reverse_diffusion";             // euler_maruyama | reverse_diffusion | ancestral_sampling | none
+  std::string corrector = "langevin";  // langevin | ald | none
+  double snr = 0.16;                   // corrector signal-to-noise ratio
+  int n_steps_each = 1;                // corrector steps per predictor step
+  bool probability_flow = false;       // predictors step the ODE instead of the reverse SDE
+  bool denoise = true;                 // return x_mean of the last step
+  bool batch_mean_norms = false;  // Langevin and ODE error norms averaged over the batch, as in the reference
+  int steps = 0;                  // predictor steps; 0: sde.num_scales
+  double eps = 0.0;               // smallest time; 0: the SDE's own
+  double rtol = 1e-5;             // ode
+  double atol = 1e-5;             // ode
+  int snapshot_count = 64;        // images per sample grid while training
+  int snapshot_steps = 0;         // predictor steps of those grids; 0: as `steps`
 
   template <class V>
   void visit(V&& v) {
@@ -157,12 +159,14 @@ struct Config {
 
 /// Reads a TOML file and applies overrides of the form "table.key=value" in order; a value that is no TOML is
 /// taken as a string. A relative data.path of the file is resolved against the file's folder when it exists
-/// there, else left as it is; one of an override is always left. Throws Error naming the file or override, the
-/// line and the key; an unknown key is answered with the nearest known one; the result has passed validate().
+/// there, else left as it is; one of an override is always left. Throws Error naming the file or override,
+/// the line and the key; an unknown key is answered with the nearest known one; the result has passed
+/// validate().
 Config load_config(const std::filesystem::path& file, std::span<const std::string> overrides = {});
 
 /// The same from text; `name` stands for the file in messages.
-Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides = {});
+Config parse_config(const std::string& text, const std::string& name,
+                    std::span<const std::string> overrides = {});
 
 /// Canonical TOML of every key; parse_config(to_text(c)) equals c.
 std::string to_text(const Config& config);

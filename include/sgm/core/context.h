@@ -43,7 +43,8 @@ class Context {
   std::atomic<std::uint64_t> stamp_ = 0;
 };
 
-/// "cpu" with `threads` OpenMP threads (0: all cores the process may use). Throws Error for a device that this build lacks.
+/// "cpu" with `threads` OpenMP threads (0: all cores the process may use). Throws Error for a device that
+/// this build lacks.
 std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0);
 
 }  // namespace sgm

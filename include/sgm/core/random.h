@@ -56,7 +56,8 @@ SGM_HD inline PhiloxWords philox(std::uint32_t c0, std::uint32_t c1, std::uint32
 }
 
 SGM_HD inline PhiloxWords philox(const NoiseKey& key, std::uint32_t sample, std::uint32_t block) {
-  return philox(block, key.first_sample + sample, key.step, static_cast<std::uint32_t>(key.purpose), key.seed);
+  return philox(block, key.first_sample + sample, key.step, static_cast<std::uint32_t>(key.purpose),
+                key.seed);
 }
 
 /// Uniform on (0, 1], cuRAND's mapping.

@@ -109,8 +109,8 @@ class ScoreNetwork : public Module {
 /// Builds the network that config.model names, initialised as the original from config.training.seed.
 /// Throws Error for an unknown name or impossible options. dtype: f32, or f64 for checks.
 /// initialise = false leaves the weights undefined, for a checkpoint to fill.
-std::unique_ptr<ScoreNetwork> create_network(const Config& config, Context& context,
-                                             DType dtype = DType::f32, bool initialise = true);
+std::unique_ptr<ScoreNetwork> create_network(const Config& config, Context& context, DType dtype = DType::f32,
+                                             bool initialise = true);
 std::vector<std::string> network_names();
 
 /// Shape of a part in the published layout.

@@ -18,8 +18,9 @@ struct StepReport {
   double lr = 0;
 };
 
-/// One step, in the original's order: lr = config.lr min(step / warmup, 1) with `step` counting completed steps,
-/// so that the very first update moves nothing; gradients times min(1, grad_clip / (norm + 1e-6)); Adam; EMA.
+/// One step, in the original's order: lr = config.lr min(step / warmup, 1) with `step` counting completed
+/// steps, so that the very first update moves nothing; gradients times min(1, grad_clip / (norm + 1e-6));
+/// Adam; EMA.
 class Optimizer {
  public:
   /// Moments start at zero, the moving average at the weights. The network must outlive the optimiser.

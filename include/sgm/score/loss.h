@@ -22,9 +22,10 @@ struct LossResult {
   Tensor per_image;  // [N] f64
 };
 
-/// lambda(t) || score(x_t, t) - grad log p(x_t | x_0) ||^2 with x_t drawn from the perturbation kernel at a random
-/// time. lambda is the kernel's variance, or g(t)^2 with likelihood weighting. With training.continuous = false
-/// times are the N noise scales, which gives the SMLD loss for VE and the DDPM loss for VP.
+/// lambda(t) || score(x_t, t) - grad log p(x_t | x_0) ||^2 with x_t drawn from the perturbation kernel at a
+/// random time. lambda is the kernel's variance, or g(t)^2 with likelihood weighting. With
+/// training.continuous = false times are the N noise scales, which gives the SMLD loss for VE and the DDPM
+/// loss for VP.
 class DenoisingLoss {
  public:
   /// Predicts from the perturbed batch [N, H, W, C] and its labels [N] f64.
@@ -37,7 +38,8 @@ class DenoisingLoss {
   LossTerms terms(double u) const;
 
   /// Loss of images x0 [N, H, W, C] in data space, with given u [N] and noise z like x0.
-  LossResult evaluate(const Network& network, const Tensor& x0, std::span<const double> u, const Tensor& z) const;
+  LossResult evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
+                      const Tensor& z) const;
   /// The same with u and z drawn from `key` (its purpose is ignored).
   LossResult evaluate(const Network& network, const Tensor& x0, NoiseKey key) const;
 

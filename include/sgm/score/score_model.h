@@ -7,9 +7,9 @@
 
 namespace sgm {
 
-/// score(x, t) = score_scale(t) network(x, noise_label(t)), with dropout off and no tape. `continuous` says how the
-/// network was trained: discrete networks are told the index of the noise scale. `compute` is the storage of
-/// activations. Network and SDE must outlive the function; the network's gradients are turned off.
+/// score(x, t) = score_scale(t) network(x, noise_label(t)), with dropout off and no tape. `continuous` says
+/// how the network was trained: discrete networks are told the index of the noise scale. `compute` is the
+/// storage of activations. Network and SDE must outlive the function; the network's gradients are turned off.
 ScoreFn score_function(ScoreNetwork& network, const SDE& sde, bool continuous, DType compute = DType::f32);
 
 }  // namespace sgm

@@ -22,9 +22,12 @@ class Tensor {
   static Tensor empty(Context& context, Shape shape, DType dtype = DType::f32);
   static Tensor zeros(Context& context, Shape shape, DType dtype = DType::f32);
   static Tensor full(Context& context, Shape shape, double value, DType dtype = DType::f32);
-  /// Copies values (float or double) into a tensor of `dtype`. Throws Error when the count is not shape.numel().
-  static Tensor from_host(Context& context, std::span<const float> values, Shape shape, DType dtype = DType::f32);
-  static Tensor from_host(Context& context, std::span<const double> values, Shape shape, DType dtype = DType::f64);
+  /// Copies values (float or double) into a tensor of `dtype`. Throws Error when the count is not
+  /// shape.numel().
+  static Tensor from_host(Context& context, std::span<const float> values, Shape shape,
+                          DType dtype = DType::f32);
+  static Tensor from_host(Context& context, std::span<const double> values, Shape shape,
+                          DType dtype = DType::f64);
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -59,7 +62,9 @@ class Tensor {
     return static_cast<T*>(raw());
   }
   template <class T>
-  const T* data() const { return const_cast<Tensor*>(this)->data<T>(); }
+  const T* data() const {
+    return const_cast<Tensor*>(this)->data<T>();
+  }
 
   /// True when no other handle shares the storage, so that it may be overwritten.
   bool is_unique() const { return storage_.use_count() == 1; }
