@@ -3,6 +3,7 @@
 #include <omp.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <sstream>
@@ -28,7 +29,9 @@ void* acquire(std::size_t bytes) {
 CpuContext::CpuContext(int threads)
     : allocator_(acquire, [](void* data, std::size_t) { std::free(data); }),
       onednn_(std::make_unique<OneDnn>()) {
-  if (threads > 0) omp_set_num_threads(threads);
+  // oneDNN waits for as many threads as it was promised: never promise more than a team will get.
+  omp_set_dynamic(0);
+  omp_set_num_threads(std::min(threads > 0 ? threads : omp_get_max_threads(), omp_get_thread_limit()));
 }
 
 CpuContext::~CpuContext() = default;

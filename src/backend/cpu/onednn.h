@@ -2,6 +2,8 @@
 // oneDNN behind one small class: the engine, the stream, and primitives cached by everything that defines
 // them. The differences between oneDNN 2.x and 3.x end in onednn.cpp.
 
+#include <omp.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -28,10 +30,12 @@ class OneDnn {
   };
   using Key = std::vector<std::int64_t>;
 
-  /// The entry of `key`, made by make() when there is none yet.
+  /// The entry of `key`, made by make() when there is none yet. Primitives are made for a number of threads
+  /// and must be executed by as many.
   template <class E, class Make>
-  E& cached(const Key& key, Make&& make) {
-    std::unique_ptr<Entry>& slot = entries_[key];
+  E& cached(Key key, Make&& make) {
+    key.push_back(omp_get_max_threads());
+    std::unique_ptr<Entry>& slot = entries_[std::move(key)];
     if (!slot) slot = std::make_unique<E>(make());
     return static_cast<E&>(*slot);
   }
