@@ -35,7 +35,7 @@ class ConvWeights : public testing::TestWithParam<DType> {
 };
 
 TEST_P(ConvWeights, AreReadAgainWhenTheyChange) {
-  const auto context = create_context("cpu", 2);
+  const auto context = create_context("cpu", 1);
   for (const Case& c : {kSmall, kPointwise, kTiles}) {
     Tensor w = weights(*context, c, 1);
     expect_right(*context, c, w);
@@ -53,20 +53,20 @@ TEST_P(ConvWeights, AreReadAgainWhenTheyChange) {
 }
 
 TEST_P(ConvWeights, AreNotThoseOfATensorThatLivedAtTheSameAddress) {
-  const auto context = create_context("cpu", 2);
+  const auto context = create_context("cpu", 1);
   for (const Case& c : {kSmall, kPointwise, kTiles})
     for (std::uint32_t stream = 0; stream < 4; ++stream)
       expect_right(*context, c, weights(*context, c, stream));
 }
 
 TEST_P(ConvWeights, AreNotThoseOfAnotherShapeAtTheSameAddress) {
-  const auto context = create_context("cpu", 2);
+  const auto context = create_context("cpu", 1);
   expect_right(*context, {{1, 5, 5, 8}, 16, 1}, weights(*context, {{1, 5, 5, 8}, 16, 1}, 1));
   expect_right(*context, {{1, 5, 5, 16}, 8, 1}, weights(*context, {{1, 5, 5, 16}, 8, 1}, 2));
 }
 
 TEST_P(ConvWeights, ServeEveryImageSizeAndPrecision) {
-  const auto context = create_context("cpu", 2);
+  const auto context = create_context("cpu", 1);
   const Tensor w = weights(*context, kSmall, 1);
   for (const std::int64_t size : {3, 8, 16, 5})
     for (const std::int64_t n : {1, 3}) expect_right(*context, {{n, size, size, 8}, 16, 3}, w);
