@@ -108,6 +108,18 @@ Tolerances tolerances_of(const VerifyOptions& options) {
   return result;
 }
 
+/// Refuses a config whose network the file cannot hold before it is built: the last convolutions of its
+/// blocks alone have 9 c^2 weights each.
+void check_size(const ReferenceFile& file, const ModelConfig& model) {
+  std::int64_t weights = 0;
+  for (const int factor : model.ch_mult) {
+    const std::int64_t channels = std::int64_t{model.nf} * factor;
+    weights += (2 * std::int64_t{model.num_res_blocks} + 1) * 9 * channels * channels;
+  }
+  check(static_cast<std::uint64_t>(weights) <= file.file().size() / sizeof(float), file.name(),
+        ": its config describes a network of more than ", weights, " weights, which the file cannot hold");
+}
+
 /// Loads `model.*`; every tensor of the file must have a place.
 void load_weights(const ReferenceFile& file, std::vector<Parameter>& parameters) {
   std::map<std::string, bool> used;
@@ -163,6 +175,7 @@ VerifyReport verify_reference(const std::filesystem::path& path, const VerifyOpt
   const Tolerances tolerance = tolerances_of(options);
   const ReferenceFile file(path);
   const Config config = config_from_reference(file.config_text(), file.name());
+  check_size(file, config.model);
   const DType dtype = options.precision == "f64" ? DType::f64 : DType::f32;
   const auto network = create_network(config, context, dtype);
   std::vector<Parameter> parameters = network->parameters();
