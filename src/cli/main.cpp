@@ -1,15 +1,21 @@
 // sgm: trains and samples score-based generative models.
 
 #include <csignal>
+#include <cstdio>
 #include <iostream>
+#include <string_view>
 
 #include "cli/commands.h"
 #include "sgm/autograd/ops.h"
 #include "sgm/core/error.h"
+#include "sgm/io/printable.h"
 #include "sgm/version.h"
 
 namespace sgm::cli {
 namespace {
+
+// Far above any use; thread libraries end the program when they cannot start what they are asked for.
+constexpr int kMaxThreads = 1024;
 
 // The only way a signal handler can tell the program anything.
 volatile std::sig_atomic_t stop_signal = 0;
@@ -30,7 +36,7 @@ bool stop_requested() { return stop_signal != 0; }
 
 void DeviceOptions::add_to(CLI::App& command) {
   command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
-  command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::Range(0, kMaxThreads));
 }
 
 std::unique_ptr<Context> DeviceOptions::open() const {
@@ -49,32 +55,49 @@ std::vector<Image> to_images(const Tensor& samples, bool centered, std::uint8_t 
 
 namespace {
 
+/// One line, whatever names from files and command lines it holds.
+int report(std::string_view error) {
+  std::cerr << "sgm: error: " << printable(error, 2000) << '\n';
+  return kBadInput;
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"sgm: score-based generative models through stochastic differential equations"};
   app.set_version_flag("--version", std::string("sgm ") + kVersion);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   Command chosen;
   for (const auto add : {add_train, add_sample, add_verify, add_data, add_info, add_doctor}) add(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "sgm: error: " << error.what() << "; see sgm --help\n";
-    return kBadInput;
+    return report(std::string(error.what()) + "; see sgm --help");
   }
+  if (!chosen)
+    return report("a command is missing: train, sample, verify, data, info or doctor; see sgm --help");
   return chosen();
+}
+
+/// What a command printed must have arrived: the disk behind a redirected output may be full.
+int flushed(int code) {
+  std::cout.flush();
+  const bool is_written = std::cout.good() && std::fflush(stdout) == 0 && !std::ferror(stdout);
+  return is_written ? code
+                    : report("standard output cannot be written; free some space or redirect it elsewhere");
 }
 
 }  // namespace
 }  // namespace sgm::cli
 
 int main(int argc, char** argv) {
+  using namespace sgm::cli;
+  // A file above the shell's limit is then an error of the write, which leaves no half-written file behind.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
-    return sgm::cli::run(argc, argv);
+    return flushed(run(argc, argv));
   } catch (const std::bad_alloc&) {
-    std::cerr << "sgm: error: out of memory; use a smaller batch or model\n";
+    return report("out of memory; use a smaller batch or model");
   } catch (const std::exception& error) {
-    std::cerr << "sgm: error: " << error.what() << '\n';
+    return report(error.what());
   }
-  return sgm::cli::kBadInput;
 }

@@ -1,5 +1,7 @@
 // sgm sample: draws images from a checkpoint.
 
+#include <unistd.h>
+
 #include <chrono>
 #include <iostream>
 
@@ -51,10 +53,18 @@ Output output_of(const std::filesystem::path& out) {
 }
 
 /// Refuses before the long work what would fail after it.
-void check_writable(const std::filesystem::path& out) {
-  const auto parent = std::filesystem::absolute(out).parent_path();
-  check(std::filesystem::is_directory(parent), "--out ", out.string(), ": folder ", parent.string(),
+void check_writable(const std::filesystem::path& out, Output kind) {
+  namespace fs = std::filesystem;
+  const bool is_folder = fs::is_directory(out);
+  check(kind != Output::folder || is_folder || !fs::exists(out), "--out ", out.string(),
+        ": is a file, not a folder; name a folder, or a file that ends in .png or .npz");
+  check(kind == Output::folder || !is_folder, "--out ", out.string(), ": is a folder; name a file in it");
+  const fs::path whole = fs::absolute(out), named = whole.has_filename() ? whole : whole.parent_path();
+  const fs::path parent = kind == Output::folder && is_folder ? named : named.parent_path();
+  check(fs::is_directory(parent), "--out ", out.string(), ": folder ", parent.string(),
         " does not exist; create it first");
+  check(::access(parent.c_str(), W_OK) == 0, "--out ", out.string(), ": folder ", parent.string(),
+        " is not writable; choose another");
 }
 
 void write_images(const std::filesystem::path& out, Output kind, std::span<const Image> images) {
@@ -78,7 +88,7 @@ void write_images(const std::filesystem::path& out, Output kind, std::span<const
 int sample_command(const SampleOptions& options) {
   const std::filesystem::path file = resolve_checkpoint(options.model);
   const Output kind = output_of(options.out);
-  check_writable(options.out);
+  check_writable(options.out, kind);
   const auto context = options.device.open();
   const LoadedNetwork loaded = load_network(file, *context, !options.raw);
   const Config& config = loaded.info.config;

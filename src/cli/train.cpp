@@ -80,9 +80,12 @@ void add_train(CLI::App& app, Command& chosen) {
   command->add_option("config", options->config, "TOML file; configs/default.toml lists every key")
       ->required();
   command->add_option("--workdir", options->workdir, "Folder for checkpoints, samples and metrics");
-  command->add_option("--set", options->overrides, "Override, e.g. --set training.batch_size=64")->take_all();
-  command->add_option("--steps", options->steps,
-                      "Train until this many steps are complete (training.n_iters)");
+  command->add_option("--set", options->overrides, "Override, e.g. --set training.batch_size=64")
+      ->take_all()
+      ->allow_extra_args(false);
+  command
+      ->add_option("--steps", options->steps, "Train until this many steps are complete (training.n_iters)")
+      ->check(CLI::PositiveNumber);
   command->add_flag("--resume", options->resume, "Continue the run in the folder, if it holds one");
   command->add_flag("--dry-run", options->dry_run, "Print the resolved configuration and stop");
   options->device.add_to(*command);

@@ -73,7 +73,8 @@ std::vector<std::pair<std::int64_t, std::filesystem::path>> checkpoints_in(
     if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
     const char *begin = name.data() + kPrefix.size(), *end = name.data() + name.size() - kSuffix.size();
     std::int64_t step = 0;
-    if (std::from_chars(begin, end, step).ptr == end) found.push_back({step, entry.path()});
+    const auto parsed = std::from_chars(begin, end, step);
+    if (parsed.ec == std::errc() && parsed.ptr == end) found.push_back({step, entry.path()});
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -119,7 +120,11 @@ void load_checkpoint(const std::filesystem::path& path, ScoreNetwork& network, O
 LoadedNetwork load_network(const std::filesystem::path& path, Context& context, bool ema) {
   const SafeTensorsFile file(path);
   LoadedNetwork loaded{info_of(file), nullptr};
-  loaded.network = create_network(loaded.info.config, context, DType::f32, false);
+  try {
+    loaded.network = create_network(loaded.info.config, context, DType::f32, false);
+  } catch (const Error& error) {
+    fail(file.name(), ": ", error.what());
+  }
   for (const Parameter& p : loaded.network->parameters())
     fill(file, (ema && p.trainable ? "ema." : "model.") + p.name, p.var->value());
   loaded.network->set_requires_grad(false);

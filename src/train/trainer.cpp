@@ -159,9 +159,11 @@ class Run {
 
   static std::string first_difference(const std::string& a, const std::string& b) {
     std::istringstream as(a), bs(b);
-    std::string x, y;
-    while (std::getline(as, x) && std::getline(bs, y))
-      if (x != y) return "'" + x + "' then, '" + y + "' now";
+    std::string x, y, table;
+    while (std::getline(as, x) && std::getline(bs, y)) {
+      if (x != y) return table + " '" + x + "' then, '" + y + "' now";
+      if (x.starts_with('[')) table = x;
+    }
     return "different keys";
   }
 

@@ -1,0 +1,354 @@
+#!/usr/bin/env bash
+# The program as its users meet it: exit codes, messages, files, interruptions.
+# Usage: test_cli.sh SGM PART, where PART is one of the functions below named part_*.
+# Exits with 77, and a reason, where this machine cannot check the part.
+set -uo pipefail
+sgm=$(realpath "$1")
+part=$2
+repository=$(realpath "$(dirname "$0")/..")
+export OMP_WAIT_POLICY=passive # the machine may be busy with other tests
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+
+fail() {
+  echo "FAILED: $*" >&2
+  failures=$((failures + 1))
+}
+
+# run CODE COMMAND...: the command must end with that code. What it printed lies in ./out and ./err.
+run() {
+  local expected=$1 code
+  shift
+  "$@" >out 2>err
+  code=$?
+  [ $code -eq "$expected" ] && return
+  fail "exit code $code, expected $expected: $*"
+  cat err >&2
+}
+
+# bad TEXT COMMAND...: bad input, answered with code 2 and one line that holds TEXT.
+bad() {
+  local text=$1
+  shift
+  run 2 "$@"
+  grep -v '^\(device\|data\|model\): \|^step ' err >errors
+  [ "$(wc -l <errors)" -eq 1 ] || fail "not one line of error: $* -> $(cat errors)"
+  grep -q '^sgm: error: ' errors || fail "no 'sgm: error:': $* -> $(cat errors)"
+  grep -qF -- "$text" errors || fail "the error does not name '$text': $* -> $(cat errors)"
+}
+
+has() { grep -qF -- "$2" "$1" || fail "$1 lacks '$2': $(head -c 2000 "$1")"; }
+same() { cmp -s "$1" "$2" || fail "$1 and $2 differ"; }
+absent() { [ ! -e "$1" ] || fail "$1 was left behind"; }
+no_temporaries() { [ -z "$(find . -name '*.tmp')" ] || fail "left behind: $(find . -name '*.tmp')"; }
+
+# Eight grey images of 8 x 8 pixels, and a network for them.
+make_config() {
+  local i
+  mkdir -p images
+  for i in 0 1 2 3 4 5 6 7; do
+    { printf 'P5\n8 8\n255\n'; printf "a${i}b|z0W<$i.~MvQ9}%.0s" 1 2 3 4; } >"images/$i.pgm"
+  done
+  cat >tiny.toml <<'TOML'
+[data]
+path = "images"
+image_size = 8
+num_channels = 1
+centered = true
+[sde]
+name = "vpsde"
+[model]
+nf = 8
+ch_mult = [1, 2]
+num_res_blocks = 1
+attn_resolutions = [4]
+fir = false
+progressive_input = "none"
+embedding_type = "positional"
+scale_by_sigma = false
+[training]
+n_iters = 4
+batch_size = 2
+log_freq = 1
+reduce_mean = true
+[optim]
+warmup = 2
+[sampling]
+predictor = "euler_maruyama"
+corrector = "none"
+steps = 5
+snapshot_count = 4
+TOML
+}
+
+# wait_for FILE: until it exists, a minute at most.
+wait_for() {
+  local i
+  for i in $(seq 600); do
+    [ -e "$1" ] && return
+    sleep 0.1
+  done
+  fail "$1 did not appear"
+}
+
+part_train() {
+  make_config
+  run 0 "$sgm" train tiny.toml --dry-run
+  cp out resolved.toml
+  has resolved.toml 'num_scales = 1000'
+  run 0 "$sgm" train resolved.toml --dry-run
+  same out resolved.toml
+  absent run
+  # An override takes one value, wherever it stands.
+  run 0 "$sgm" train --set optim.lr=0.5 --set data.path=x tiny.toml --dry-run
+  has out 'lr = 0.5'
+  has out 'path = "x"'
+
+  run 0 "$sgm" train tiny.toml --workdir run --threads 2
+  has err 'device: cpu: 2 threads'
+  has err 'step 4/4'
+  for file in config.toml metrics.jsonl checkpoints/checkpoint_00000004.safetensors samples/step_00000004.png; do
+    [ -s "run/$file" ] || fail "run/$file is missing"
+  done
+  [ "$(wc -l <run/metrics.jsonl)" -eq 4 ] || fail "metrics.jsonl has not four lines"
+  ls run/events.out.tfevents.* >out 2>&1 || fail "no TensorBoard events"
+  cp run/checkpoints/checkpoint_00000004.safetensors before
+  bad '--resume' "$sgm" train tiny.toml --workdir run
+  bad 'lr = ' "$sgm" train tiny.toml --workdir run --resume --set optim.lr=0.5
+  same run/checkpoints/checkpoint_00000004.safetensors before
+  run 0 "$sgm" train tiny.toml --workdir run --resume --steps 6 --threads 2
+  run 0 "$sgm" train tiny.toml --workdir whole --steps 6 --threads 2
+  same run/checkpoints/checkpoint_00000006.safetensors whole/checkpoints/checkpoint_00000006.safetensors
+  same run/samples/step_00000006.png whole/samples/step_00000006.png
+  no_temporaries
+}
+
+part_signals() {
+  make_config
+  local signal pid code number
+  for signal in TERM INT; do
+    # A shell ignores SIGINT for what it starts in the background, and the child inherits that; job control does not.
+    set -m
+    "$sgm" train tiny.toml --workdir "run$signal" --steps 1000000 >out 2>err &
+    pid=$!
+    set +m
+    wait_for "run$signal/metrics.jsonl"
+    sleep 0.3
+    kill -s $signal $pid
+    wait $pid
+    code=$?
+    [ $code -eq 130 ] || fail "SIG$signal: exit code $code, expected 130"
+    has err 'interrupted: saved'
+    number=$(find "run$signal/checkpoints" -name 'checkpoint_*.safetensors' | wc -l)
+    [ "$number" -eq 1 ] || fail "SIG$signal left $number checkpoints"
+    run 0 "$sgm" info "run$signal"
+    number=$(sed -n 's/^step: //p' out)
+    run 0 "$sgm" train tiny.toml --workdir "run$signal" --resume --steps $((number + 2))
+    [ "$(wc -l <"run$signal/metrics.jsonl")" -eq $((number + 2)) ] || fail "SIG$signal: steps are missing in metrics.jsonl"
+    no_temporaries
+  done
+
+  set -m
+  "$sgm" sample runTERM --out late.npz --n 100000 --batch 4 --steps 1000 >out 2>err &
+  pid=$!
+  set +m
+  for number in $(seq 300); do
+    grep -q '^step' err && break
+    sleep 0.1
+  done
+  kill -s INT $pid
+  wait $pid
+  code=$?
+  [ $code -eq 130 ] || fail "sampling, SIGINT: exit code $code, expected 130"
+  has err 'nothing was written'
+  absent late.npz
+}
+
+part_sample() {
+  make_config
+  run 0 "$sgm" train tiny.toml --workdir run
+  local out
+  for out in grid.png samples.npz folder; do
+    run 0 "$sgm" sample run --out "a_$out" --n 5 --seed 3
+    run 0 "$sgm" sample run/checkpoints/checkpoint_00000004.safetensors --out "b_$out" --n 5 --seed 3
+    run 0 "$sgm" sample run --out "c_$out" --n 5 --seed 4
+    diff -r "a_$out" "b_$out" >/dev/null || fail "the same seed gives two versions of $out"
+    diff -r "a_$out" "c_$out" >/dev/null && fail "two seeds give the same $out"
+  done
+  [ "$(ls a_folder)" = "$(printf '%06d.png\n' 0 1 2 3 4)" ] || fail "the folder holds $(ls a_folder)"
+  # At other batch sizes sums are rounded in another order, which may move a pixel by one level.
+  run 0 "$sgm" sample run --out d_folder --n 5 --seed 3 --batch 2
+  run 0 "$sgm" sample run --out e_folder/ --n 3 --seed 3 --batch 3
+  for out in d_folder e_folder; do
+    number=0
+    for file in "$out"/*.png; do cmp -s "$file" "a_folder/${file##*/}" || number=$((number + 1)); done
+    [ $number -le 1 ] || fail "$number images depend on the batch size"
+  done
+  run 0 "$sgm" sample run --out raw.png --n 2 --raw
+  run 0 "$sgm" sample run --out ode.png --n 2 --sampler ode --rtol 0.1 --atol 0.1
+  run 0 "$sgm" sample run --out pc.png --n 2 --predictor reverse_diffusion --corrector langevin --steps 30 --snr 0.1
+  has err 'NFE 60' # thirty updates, each of the predictor and the corrector
+
+  bad 'nowhere' "$sgm" sample nowhere --out x.png
+  bad 'no checkpoints' "$sgm" sample images --out x.png
+  bad 'tiny.toml' "$sgm" sample tiny.toml --out x.png
+  bad 'x.jpg' "$sgm" sample run --out x.jpg
+  bad '--n' "$sgm" sample run --out x.png --n 0
+  bad 'frob' "$sgm" sample run --out x.png --sampler frob
+  bad 'frob' "$sgm" sample run --out x.png --predictor frob
+  bad 'frob' "$sgm" sample run --out x.png --precision frob
+  # Refused before any work: not even the device is opened.
+  for out in gone/x.png gone/folder /dev/full tiny.toml; do
+    bad "$out" "$sgm" sample run --out "$out" --n 1000000
+    ! grep -q '^device' err || fail "--out $out was not refused before the work"
+  done
+  mkdir folder.png
+  bad 'folder.png' "$sgm" sample run --out folder.png
+  head -c 3000 run/checkpoints/checkpoint_00000004.safetensors >cut
+  bad 'cut' "$sgm" sample cut --out x.png
+  absent x.png
+  absent gone
+  no_temporaries
+}
+
+part_bad_input() {
+  make_config
+  bad 'command' "$sgm"
+  bad 'frob' "$sgm" frob
+  bad 'frob' "$sgm" doctor --frob
+  bad 'frob' "$sgm" doctor "$(printf 'a\nfrob')"
+  bad 'threads' "$sgm" doctor --threads -1
+  bad 'threads' "$sgm" doctor --threads 100000
+  bad 'config' "$sgm" train
+  bad '--workdir' "$sgm" train tiny.toml
+  bad 'gone.toml' "$sgm" train gone.toml --workdir run
+  bad 'model.frob' "$sgm" train tiny.toml --workdir run --set model.frob=1
+  bad 'frob' "$sgm" train tiny.toml --workdir run --set frob
+  bad 'training.batch_size' "$sgm" train tiny.toml --workdir run --set training.batch_size=0
+  bad 'frob' "$sgm" train tiny.toml --workdir run --set sde.name=frob
+  bad 'frob' "$sgm" train tiny.toml --workdir run --set model.name=frob
+  bad 'steps' "$sgm" train tiny.toml --workdir run --steps -5
+  bad 'steps' "$sgm" train tiny.toml --workdir run --steps 0
+  bad 'gone' "$sgm" train tiny.toml --workdir run --set data.path=gone
+  bad 'data.path' "$sgm" train tiny.toml --workdir run --set 'data.path='
+  printf '[model]\nnf = 8\nfrobs = 1\n' >unknown.toml
+  bad 'unknown.toml:3' "$sgm" train unknown.toml --workdir run
+  printf '[model\n' >broken.toml
+  bad 'broken.toml' "$sgm" train broken.toml --workdir run
+  bad 'cuda' "$sgm" train tiny.toml --workdir run --device cuda
+  bad 'tpu' "$sgm" train tiny.toml --workdir run --device tpu
+  bad 'tiny.toml' "$sgm" train tiny.toml --workdir tiny.toml
+  bad 'gone' "$sgm" verify gone
+  bad 'tiny.toml' "$sgm" verify tiny.toml
+  bad 'f16' "$sgm" verify tiny.toml --precision f16
+  bad 'gone' "$sgm" data gone
+  bad 'tiny.toml' "$sgm" data tiny.toml --out x.png
+  bad 'gone' "$sgm" data images --out gone/x.png
+  bad 'gone' "$sgm" info gone
+  bad 'images' "$sgm" info images
+  bad 'tiny.toml' "$sgm" info tiny.toml
+  absent run
+  absent x.png
+  absent preview.png
+  absent gone
+}
+
+part_verify() {
+  local golden=$repository/tests/golden file
+  for file in ddpm_vp ddpmpp_positional_ddpmblock; do
+    run 0 "$sgm" verify "$golden/$file.safetensors"
+    has out 'passed'
+    run 1 "$sgm" verify "$golden/$file.safetensors" --tolerance 1e-12
+    has out 'FAILED'
+  done
+  run 1 "$sgm" verify "$golden/ddpm_vp.safetensors" --gradient-tolerance 1e-12
+  run 0 "$sgm" info --tensors "$golden/ddpm_vp.safetensors"
+  has out 'f32 ['
+}
+
+part_data() {
+  run 0 "$sgm" data "$repository/data/mnist10k-images-idx3-ubyte.gz" --out digits.png
+  has out '10000 images [28, 28, 1], 10 classes'
+  run 0 "$sgm" data "$repository/data/twemoji32.zip" --out emoji.png --n 7
+  has out '3786 images [32, 32, 3]'
+  for file in digits.png emoji.png; do
+    [ "$(head -c 4 $file | tail -c 3)" = PNG ] || fail "$file is no PNG file"
+  done
+  mkdir set
+  cp digits.png emoji.png set
+  run 0 "$sgm" data set --image-size 16 --channels 1 --out small.png
+  has out '2 images [16, 16, 1]'
+  no_temporaries
+}
+
+part_about() {
+  run 0 "$sgm" --version
+  grep -qE '^sgm [0-9]+\.[0-9]+\.[0-9]+$' out || fail "--version printed $(cat out)"
+  run 0 "$sgm" --help
+  for command in train sample verify data info doctor; do
+    has out "$command"
+    run 0 "$sgm" "$command" --help
+    [ ! -s err ] || fail "$command --help wrote to stderr"
+    run 0 "$sgm" --help
+  done
+  run 0 "$sgm" doctor --threads 1
+  has out 'cpu: 1 threads'
+  has out 'bf16: '
+}
+
+# A disk that is full, or a shell that limits the size of files.
+part_full_disk() {
+  make_config
+  if [ -e /dev/full ]; then
+    for arguments in --version --help doctor 'train tiny.toml --dry-run'; do
+      # shellcheck disable=SC2086
+      "$sgm" $arguments >/dev/full 2>err
+      code=$?
+      [ $code -eq 2 ] || fail "sgm $arguments >/dev/full: exit code $code, expected 2"
+      has err 'sgm: error: standard output'
+    done
+  fi
+  run 0 "$sgm" train tiny.toml --workdir run --steps 2
+  cp -r run before
+  limited() { (ulimit -f 8 && exec "$@"); } # 8 KiB
+  bad 'checkpoint_00000003' limited "$sgm" train tiny.toml --workdir run --resume --steps 3
+  diff -r run/checkpoints before/checkpoints >/dev/null || fail "the checkpoint of before has changed"
+  bad 'big.npz' limited "$sgm" sample run --out big.npz --n 200 --steps 2
+  absent big.npz
+  bad 'big.png' limited "$sgm" data "$repository/data/twemoji32.zip" --out big.png
+  absent big.png
+  run 0 "$sgm" train tiny.toml --workdir run --resume --steps 3
+  no_temporaries
+}
+
+part_read_only() {
+  make_config
+  local as=()
+  if [ "$(id -u)" -eq 0 ]; then # nothing is read-only for root: become somebody else
+    as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+    chmod 755 "$work"
+    if ! "${as[@]}" "$sgm" --version >out 2>err; then
+      echo "skipped: as root every folder can be written, and setpriv cannot start $sgm as another user"
+      exit 77
+    fi
+  fi
+  run 0 "$sgm" train tiny.toml --workdir run --steps 1
+  mkdir locked
+  chmod 755 run run/checkpoints
+  chmod 555 locked
+  as_other() { "${as[@]}" "$@"; }
+  bad 'locked' as_other "$sgm" train tiny.toml --workdir locked --steps 1
+  bad 'locked' as_other "$sgm" train tiny.toml --workdir locked/run --steps 1
+  bad 'locked' as_other "$sgm" sample run --out locked/x.png --n 1000000
+  ! grep -q '^device' err || fail "the read-only folder was not refused before the work"
+  bad 'locked' as_other "$sgm" data images --out locked/x.png
+  [ -z "$(ls -A locked)" ] || fail "left behind: $(ls -A locked)"
+  chmod 755 locked
+}
+
+declare -F "part_$part" >/dev/null || { echo "test_cli.sh: no part '$part'" >&2 && exit 2; }
+"part_$part"
+[ $failures -eq 0 ] && echo "$part: passed"
+exit $((failures > 0))
