@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "sgm/io/atomic_file.h"
+#include "sgm/io/file_lock.h"
 #include "sgm/train/checkpoint.h"
 #include "sgm/train/metrics.h"
 #include "sgm/train/progress.h"
@@ -125,6 +126,11 @@ class Run {
   }
 
   void prepare_workdir() {
+    std::error_code error;
+    std::filesystem::create_directories(options_.workdir / "checkpoints", error);
+    check(!error, options_.workdir.string(), ": cannot be created: ", error.message(),
+          "; choose another --workdir");
+    lock_ = std::make_unique<FolderLock>(options_.workdir);
     const auto latest = latest_checkpoint(options_.workdir);
     check(options_.resume || !latest, options_.workdir.string(),
           ": already holds a run; continue it with --resume, or choose another --workdir");
@@ -132,10 +138,6 @@ class Run {
       check_same_model(*latest);
       trainer_.load(*latest);
     }
-    std::error_code error;
-    std::filesystem::create_directories(options_.workdir / "checkpoints", error);
-    check(!error, options_.workdir.string(), ": cannot be created: ", error.message(),
-          "; choose another --workdir");
     AtomicFile text(options_.workdir / "config.toml");
     text.write(to_text(trainer_.config()));
     text.commit();
@@ -185,6 +187,7 @@ class Run {
   const RunOptions& options_;
   Context& context_;
   Trainer trainer_;
+  std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<Progress> progress_;
 };
