@@ -300,7 +300,7 @@ TEST_F(Network, RefusesImagesLabelsAndTypesThatDoNotFit) {
   expect_error({"network", "[16, 16, 3]"}, [&] { forward({16, 16, 3}, {1}, DType::f32, DType::f64); });
   expect_error({"labels", "[2]"}, [&] { forward({2, 16, 16, 3}, {1}, DType::f32, DType::f64); });
   expect_error({"labels", "f64", "f32"}, [&] { forward({1, 16, 16, 3}, {1}, DType::f32, DType::f32); });
-  expect_error({"f64"}, [&] { forward({1, 16, 16, 3}, {1}, DType::f64, DType::f64); });
+  expect_error({"network", "f32", "f64"}, [&] { forward({1, 16, 16, 3}, {1}, DType::f64, DType::f64); });
 }
 
 TEST_F(Network, NamesWhatCannotBeBuilt) {

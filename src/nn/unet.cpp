@@ -78,6 +78,7 @@ class UNet final : public ScoreNetwork {
   std::string next() { return "all_modules." + std::to_string(index_++); }
 
   Config config_;
+  DType dtype_;
   BlockOptions options_;
   Progressive progressive_;
   ProgressiveInput progressive_input_;
@@ -98,6 +99,7 @@ class UNet final : public ScoreNetwork {
 
 UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
     : config_(config),
+      dtype_(b.dtype),
       options_(options),
       progressive_(progressive_from(config.model.progressive)),
       progressive_input_(progressive_input_from(config.model.progressive_input)),
@@ -317,6 +319,8 @@ Var UNet::forward(const Var& x, const Tensor& noise_label, const ForwardMode& mo
   const DataConfig& d = config_.data;
   check(s.rank() == 4 && s[3] == d.num_channels && s[1] == d.image_size && s[2] == d.image_size,
         "network: images must be [N, ", d.image_size, ", ", d.image_size, ", ", d.num_channels, "], got ", s);
+  check(x.value().dtype() == dtype_, "network: images must be ", dtype_, " like the weights, got ",
+        x.value().dtype());
   check(noise_label.shape() == Shape({s[0]}) && noise_label.dtype() == DType::f64,
         "network: noise labels must be [", s[0], "] f64, got ", noise_label.shape(), " ",
         noise_label.dtype());
