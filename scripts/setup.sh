@@ -3,8 +3,8 @@
 # missing. Sourced or run by demo.sh and test.sh.
 set -euo pipefail
 
-packages=(g++ cmake ninja-build pkg-config zlib1g-dev libdnnl-dev libtomlplusplus-dev nlohmann-json3-dev
-  libcli11-dev libzip-dev libstb-dev libgtest-dev libbenchmark-dev)
+packages=(g++ cmake ninja-build zlib1g-dev libdnnl-dev libtomlplusplus-dev nlohmann-json3-dev
+  libcli11-dev libzip-dev libstb-dev libgtest-dev)
 
 missing=()
 for package in "${packages[@]}"; do
