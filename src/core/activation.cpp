@@ -1,6 +1,6 @@
 #include "sgm/core/activation.h"
 
-#include "sgm/core/error.h"
+#include "sgm/core/registry.h"
 
 namespace sgm {
 
@@ -13,9 +13,7 @@ Activation activation_from(const std::string& name) {
                 {"elu", Activation::elu},
                 {"relu", Activation::relu},
                 {"lrelu", Activation::lrelu}};
-  for (const auto& row : kTable)
-    if (name == row.name) return row.activation;
-  fail("nonlinearity '", name, "' is unknown; known: none, swish, elu, relu, lrelu");
+  return find_entry(kTable, name, "model.nonlinearity").activation;
 }
 
 }  // namespace sgm

@@ -19,7 +19,7 @@ constexpr int kMaxImageSize = 4096;
 constexpr int kMaxChannels = 1 << 14;
 constexpr int kMaxBlocks = 64;
 constexpr int kMaxLevels = 12;
-constexpr int kMaxTaps = 32;
+constexpr int kMaxTaps = 16;
 constexpr int kMaxBatch = 1 << 16;
 constexpr int kMaxScales = 10'000'000;
 

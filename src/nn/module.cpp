@@ -1,6 +1,7 @@
 #include "sgm/nn/module.h"
 
 #include "nn/unet.h"
+#include "sgm/core/registry.h"
 
 namespace sgm {
 namespace {
@@ -67,30 +68,21 @@ void Module::set_requires_grad(bool on) {
 
 namespace {
 
-struct NetworkRow {
+struct NetworkEntry {
   const char* name;
   std::unique_ptr<ScoreNetwork> (*create)(const Config&, Builder&);
 };
-constexpr NetworkRow kNetworks[] = {{"ncsnpp", create_ncsnpp}, {"ddpm", create_ddpm}};
+constexpr NetworkEntry kNetworks[] = {{"ncsnpp", create_ncsnpp}, {"ddpm", create_ddpm}};
 
 }  // namespace
 
 std::unique_ptr<ScoreNetwork> create_network(const Config& config, Context& context, DType dtype,
                                              bool initialise) {
   Builder builder{context, config.training.seed, dtype, 0, 0, initialise};
-  std::string known;
-  for (const NetworkRow& row : kNetworks) {
-    if (config.model.name == row.name) return row.create(config, builder);
-    known += known.empty() ? row.name : std::string(", ") + row.name;
-  }
-  fail("model.name '", config.model.name, "' is unknown; known: ", known);
+  return find_entry(kNetworks, config.model.name, "model.name").create(config, builder);
 }
 
-std::vector<std::string> network_names() {
-  std::vector<std::string> names;
-  for (const NetworkRow& row : kNetworks) names.emplace_back(row.name);
-  return names;
-}
+std::vector<std::string> network_names() { return names_of(kNetworks); }
 
 namespace {
 

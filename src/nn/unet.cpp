@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sgm/core/registry.h"
 #include "sgm/nn/blocks.h"
 
 namespace sgm {
@@ -35,19 +36,18 @@ struct UpLevel {
 enum class Progressive { none, output_skip, residual };
 enum class ProgressiveInput { none, input_skip, residual };
 
-Progressive progressive_from(const std::string& name) {
-  if (name == "none") return Progressive::none;
-  if (name == "output_skip") return Progressive::output_skip;
-  if (name == "residual") return Progressive::residual;
-  fail("model.progressive '", name, "' is unknown; known: none, output_skip, residual");
-}
-
-ProgressiveInput progressive_input_from(const std::string& name) {
-  if (name == "none") return ProgressiveInput::none;
-  if (name == "input_skip") return ProgressiveInput::input_skip;
-  if (name == "residual") return ProgressiveInput::residual;
-  fail("model.progressive_input '", name, "' is unknown; known: none, input_skip, residual");
-}
+constexpr struct {
+  const char* name;
+  Progressive value;
+} kProgressive[] = {{"none", Progressive::none},
+                    {"output_skip", Progressive::output_skip},
+                    {"residual", Progressive::residual}};
+constexpr struct {
+  const char* name;
+  ProgressiveInput value;
+} kProgressiveInput[] = {{"none", ProgressiveInput::none},
+                         {"input_skip", ProgressiveInput::input_skip},
+                         {"residual", ProgressiveInput::residual}};
 
 class UNet final : public ScoreNetwork {
  public:
@@ -101,8 +101,9 @@ UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
     : config_(config),
       dtype_(b.dtype),
       options_(options),
-      progressive_(progressive_from(config.model.progressive)),
-      progressive_input_(progressive_input_from(config.model.progressive_input)),
+      progressive_(find_entry(kProgressive, config.model.progressive, "model.progressive").value),
+      progressive_input_(
+          find_entry(kProgressiveInput, config.model.progressive_input, "model.progressive_input").value),
       cat_(config.model.progressive_combine == "cat"),
       down_(config.model.ch_mult.size()),
       up_(config.model.ch_mult.size()) {

@@ -89,7 +89,7 @@ class Run {
       const std::int64_t now = trainer_.position();
       check(step.is_finite(), "training: loss ", step.loss, " and gradient norm ", step.grad_norm,
             " at step ", now,
-            " are not finite; lower optim.lr or raise optim.warmup (the last checkpoint is intact)");
+            " are not finite; lower optim.lr or raise optim.warmup, and go back to a checkpoint from before");
       loss_sum += step.loss;
       const double seconds = seconds_now() - since, rate = images(now - logged) / std::max(seconds, 1e-9);
       progress_->update(now, step.loss, rate);
