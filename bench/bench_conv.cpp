@@ -85,16 +85,16 @@ Times time_ours(const Shape4& s, int n, DType type, Context& context) {
   const auto time = [](auto&& f) { return best(seconds_of(2, 5, f)); };
   Times times;
   times["forward"] = time([&] {
-    run(Conv2d{x.buffer(), w.buffer(), b.buffer(), {}, y.buffer(), shape, 1.0, 0}, context);
+    run(Conv2d{x.buffer(), {}, w.buffer(), b.buffer(), {}, y.buffer(), shape, 1.0, 0}, context);
   });
   times["forward, weights kept"] = time([&] {
-    run(Conv2d{x.buffer(), w.buffer(), b.buffer(), {}, y.buffer(), shape, 1.0, 1}, context);
+    run(Conv2d{x.buffer(), {}, w.buffer(), b.buffer(), {}, y.buffer(), shape, 1.0, 1}, context);
   });
   times["grad_input"] = time([&] {
-    run(Conv2dGradInput{y.buffer(), w.buffer(), x.buffer(), shape}, context);
+    run(Conv2dGradInput{y.buffer(), w.buffer(), x.buffer(), {}, shape, 1.0}, context);
   });
   times["grad_weight"] = time([&] {
-    run(Conv2dGradWeight{x.buffer(), y.buffer(), w.buffer(), b.buffer(), shape}, context);
+    run(Conv2dGradWeight{x.buffer(), {}, y.buffer(), w.buffer(), b.buffer(), shape, 1.0}, context);
   });
   return times;
 }

@@ -75,11 +75,12 @@ struct SplitChannels {
   void cuda(Context& context) const;
 };
 
-/// y[c] = sum over rows of x[r, c], in a fixed order.
+/// y[c] = scale times the sum over rows of x[r, c], in a fixed order.
 struct SumRows {
   ConstBuffer x;  // [rows, cols]
   Buffer y;       // [cols]
   std::int64_t rows, cols;
+  double scale = 1.0;
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -121,6 +122,18 @@ struct PositionalEmbedding {
   ConstBuffer t;  // [n], f64
   Buffer y;       // [n, dim]
   std::int64_t n, dim;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// scale[n] = 1 / sigma of noise label n: the label is sigma itself or, where there is a table of num_scales
+/// geometric noise scales from sigma_max down to sigma_min, an index into it (truncated, and clamped to it).
+struct InverseSigma {
+  ConstBuffer label;  // [n], f64
+  Buffer scale;       // [n], f64
+  std::int64_t n;
+  double sigma_min, sigma_max;
+  std::int64_t num_scales;  // 0: labels are sigmas
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -16,12 +16,13 @@ struct DropoutMask {
 /// y = dropout(activation(gamma (x + shift - mean) rstd + beta)), mean and rstd over each sample's group of
 /// channels. Statistics in f32 (f64 for f64 inputs), two passes over on-chip data.
 struct GroupNorm {
-  ConstBuffer x;            // [n, hw, c]
-  ConstBuffer shift;        // [n, c], optional
-  ConstBuffer gamma, beta;  // [c]
-  Buffer y;                 // [n, hw, c]
-  Buffer mean, rstd;        // [n, groups]
-  std::int64_t n, hw, c, groups;
+  ConstBuffer x;                                // [n, hw, c - c2]
+  ConstBuffer x2;                               // [n, hw, c2]: the last channels of the input; optional
+  ConstBuffer shift;                            // [n, c], rows shift_ld elements apart; optional
+  ConstBuffer gamma, beta;                      // [c]
+  Buffer y;                                     // [n, hw, c]
+  Buffer mean, rstd;                            // [n, groups]
+  std::int64_t n, hw, c, c2, groups, shift_ld;  // c counts the channels of both inputs
   double eps;
   Activation activation;
   DropoutMask dropout;
@@ -29,15 +30,28 @@ struct GroupNorm {
   void cuda(Context& context) const;
 };
 
-/// All gradients of GroupNorm in one call.
+/// factor * x, added to an output that is written anyway.
+struct Addend {
+  ConstBuffer x;
+  double factor;
+};
+
+/// All gradients of GroupNorm in one call, times dy_scale. What other paths contributed to the gradient of an
+/// input is added on the way, and the sums over samples and pixels of the result come for nothing: they are
+/// the bias gradient of the convolution that made the input.
 struct GroupNormGrad {
-  ConstBuffer x, shift, gamma, beta;  // as above
-  ConstBuffer mean, rstd;             // [n, groups]
-  ConstBuffer dy;                     // [n, hw, c]
-  Buffer dx;                          // [n, hw, c]
-  Buffer dshift;                      // [n, c], optional
-  Buffer dgamma, dbeta;               // [c], optional
-  std::int64_t n, hw, c, groups;
+  static constexpr int kMaxAddends = 3;
+
+  ConstBuffer x, x2, shift, gamma, beta;               // as above
+  ConstBuffer mean, rstd;                              // [n, groups]
+  ConstBuffer dy;                                      // [n, hw, c]
+  Buffer dx, dx2;                                      // [n, hw, c - c2], [n, hw, c2]
+  Addend addends[kMaxAddends], addends2[kMaxAddends];  // of the shapes of dx and dx2; absent ones come last
+  Buffer dx_sums, dx2_sums;                            // [c - c2], [c2], of gamma's type; optional
+  Buffer dshift;                                       // [n, c], rows shift_ld apart; optional
+  Buffer dgamma, dbeta;                                // [c], optional
+  std::int64_t n, hw, c, c2, groups, shift_ld;
+  double dy_scale;
   Activation activation;
   DropoutMask dropout;
   void cpu(Context& context) const;

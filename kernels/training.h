@@ -19,23 +19,46 @@ struct ResidualLoss {
   void cuda(Context& context) const;
 };
 
-/// y[0] = sum of x^2, in a fixed order, accumulated in f64.
-struct SumOfSquares {
-  ConstBuffer x;  // [n]
-  Buffer y;       // [1], f64
-  std::int64_t n;
+/// The tensors of a model, as updates of all of them in one call see them.
+struct ParameterList {
+  /// One tensor and its optimiser state.
+  struct Entry {
+    Buffer p, m, v, ema;  // [n], all of p's type: f32 or f64
+    Buffer low;           // [n], bf16: the copy of p that convolutions read; optional
+    ConstBuffer g;        // [n], f32 or bf16 beside f32, f64 beside f64; absent: the tensor is left alone
+    double g_scale;       // the gradient is g_scale g
+    std::int64_t n;
+    std::int64_t first_chunk;  // chunks of kChunk elements in all entries before this one
+  };
+  static constexpr std::int64_t kChunk = 8192;
+
+  const Entry* entries;  // [count], in device memory
+  std::int64_t count, chunks;
+};
+
+/// y[0] = the sum of the squares of all gradients, in a fixed order, accumulated in f64.
+struct GradientNorm {
+  ParameterList parameters;
+  Buffer y;  // [1], f64
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
 
-/// One Adam step of one tensor and its exponential moving average:
-///   g' = gradient_scale g + weight_decay p;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2;
-///   p -= lr (m / bias1) / (sqrt(v / bias2) + eps);  ema -= (1 - ema_decay)(ema - p).
-struct AdamStep {
-  Buffer p, m, v, ema;  // [n]
-  ConstBuffer g;        // [n]
-  std::int64_t n;
-  double gradient_scale, lr, beta1, beta2, eps, weight_decay, bias1, bias2, ema_decay;
+/// What changes from one Adam step to the next; bias1 = 1 - beta1^t, bias2 = 1 - beta2^t.
+struct AdamSchedule {
+  double lr, bias1, bias2, ema_decay;
+};
+
+/// One Adam step of all tensors and of their exponential moving averages:
+///   g' = clip g + weight_decay p, clip = min(1, grad_clip / (|all g| + 1e-6)), 1 where grad_clip is
+///   negative; m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2; p -= lr (m / bias1) / (sqrt(v / bias2) +
+///   eps);  ema -= (1 - ema_decay)(ema - p);  low = p.
+/// Where the norm is not finite nothing changes.
+struct AdamUpdate {
+  ParameterList parameters;
+  const AdamSchedule* schedule;  // in device memory
+  ConstBuffer squared_norm;      // [1], f64: of all gradients
+  double grad_clip, beta1, beta2, eps, weight_decay;
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

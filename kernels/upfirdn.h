@@ -5,9 +5,9 @@
 
 namespace sgm {
 
-/// Along both image axes: insert up - 1 zeros after every sample, pad by pad0 and pad1 zeros (negative:
-/// crop), correlate with `taps`, keep every down-th sample. The adjoint is the same op with reversed taps, up
-/// and down exchanged, pads K - pad0 - 1 and in up - out down + pad0 - up + 1.
+/// y = scale times what follows. Along both image axes: insert up - 1 zeros after every sample, pad by pad0
+/// and pad1 zeros (negative: crop), correlate with `taps`, keep every down-th sample. The adjoint is the same
+/// op with reversed taps, up and down exchanged, pads K - pad0 - 1 and in up - out down + pad0 - up + 1.
 struct UpFirDn {
   static constexpr int kMaxTaps = 16;
 
@@ -17,6 +17,7 @@ struct UpFirDn {
   int up, down, pad0;
   int num_taps;
   double taps[kMaxTaps];
+  double scale = 1.0;
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -52,9 +52,9 @@ void check_conv2d(Context& context, DType dtype) {
         pb(context, o.bias, parameter_type(dtype)), pr(context, o.dy, dtype), y(context, size, dtype),
         z(context, size, parameter_type(dtype));
     const Conv2dParams params{s.stride, s.pad_begin, s.pad_end};
-    run(Conv2d{px.buffer(), pw.buffer(), pb.buffer(), pr.buffer(), y.buffer(), s, 0.6, 0}, context);
+    run(Conv2d{px.buffer(), {}, pw.buffer(), pb.buffer(), pr.buffer(), y.buffer(), s, 0.6, 0}, context);
     expect_close(y.values(), naive::conv2d(x, w, &b, &r, params, 0.6).data, o.tolerance, "with residual");
-    run(Conv2d{px.buffer(), pw.buffer(), {}, {}, z.buffer(), s, 1.0, 1}, context);
+    run(Conv2d{px.buffer(), {}, pw.buffer(), {}, {}, z.buffer(), s, 1.0, 1}, context);
     expect_close(z.values(), naive::conv2d(x, w, nullptr, nullptr, params, 1.0).data, o.tolerance, "plain");
   }
 }
@@ -65,7 +65,7 @@ void check_conv2d_grad_input(Context& context, DType dtype) {
     const ConvShape& s = o.s;
     const Guarded pdy(context, o.dy, dtype), pw(context, o.w, parameter_type(dtype)),
         dx(context, o.x_shape().numel(), dtype);
-    run(Conv2dGradInput{pdy.buffer(), pw.buffer(), dx.buffer(), s}, context);
+    run(Conv2dGradInput{pdy.buffer(), pw.buffer(), dx.buffer(), {}, s, 1.0}, context);
     const Values w{o.w_shape(), o.w}, dy{o.y_shape(), o.dy};
     const naive::Image filters(w), out(dy);
     const Values expected = naive::image_of(o.x_shape(), [&](auto n, auto y, auto x, auto c) {
@@ -90,7 +90,9 @@ void check_conv2d_grad_weight(Context& context, DType dtype) {
       const ConvShape& s = o.s;
       const Guarded px(context, o.x, dtype), pdy(context, o.dy, dtype),
           dw(context, o.w_shape().numel(), parameter_type(dtype)), db(context, s.k, parameter_type(dtype));
-      run(Conv2dGradWeight{px.buffer(), pdy.buffer(), dw.buffer(), want_bias ? db.buffer() : Buffer{}, s},
+      run(
+          Conv2dGradWeight{
+              px.buffer(), {}, pdy.buffer(), dw.buffer(), want_bias ? db.buffer() : Buffer{}, s, 1.0},
           context);
       const Values x{o.x_shape(), o.x}, dy{o.y_shape(), o.dy};
       const naive::Image in(x), out(dy);

@@ -20,8 +20,8 @@ ConvShape conv_shape(const Shape& x, const Shape& w, const Conv2dParams& p) {
     return last < 0 ? 0 : last / p.stride + 1;
   };
   const ConvShape shape{
-      x[0],     x[1],        x[2],     x[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
-      p.stride, p.pad_begin, p.pad_end};
+      x[0],     x[1],        x[2],      x[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
+      p.stride, p.pad_begin, p.pad_end, 0};
   check(shape.oh > 0 && shape.ow > 0, "conv2d: x ", x, " is smaller than the filter ", w);
   return shape;
 }
@@ -41,7 +41,7 @@ Tensor filtered(const Tensor& x, const ResampleParams& p) {
   check(out(s[1]) > 0 && out(s[2]) > 0, "resample: x ", s, " is smaller than the filter");
   Tensor y = Tensor::empty(x.context(), {s[0], out(s[1]), out(s[2]), s[3]}, x.dtype());
   UpFirDn op{x.buffer(), y.buffer(), s[0],   s[1],   s[2], s[3], out(s[1]),
-             out(s[2]),  p.up,       p.down, p.pad0, taps, {}};
+             out(s[2]),  p.up,       p.down, p.pad0, taps, {},   1.0};
   std::copy(p.taps.begin(), p.taps.end(), op.taps);
   run(op, x.context());
   return y;
@@ -83,8 +83,15 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         " activations");
   // Packed weights are worth keeping while the weights stand still, that is outside training.
   const std::uint64_t version = weight.requires_grad() ? 0 : w.version();
-  run(Conv2d{in.buffer(), w.buffer(), bias.value().const_buffer(), residual.value().const_buffer(),
-             y.buffer(), shape, scale, version},
+  run(Conv2d{.x = in.buffer(),
+             .x2 = {},
+             .weight = w.buffer(),
+             .bias = bias.value().const_buffer(),
+             .residual = residual.value().const_buffer(),
+             .y = y.buffer(),
+             .shape = shape,
+             .scale = scale,
+             .weight_version = version},
       y.context());
   return record(
       "conv2d", y, {x, weight, bias, residual},
@@ -99,12 +106,18 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         if (wanted[1] || wanted[2]) {
           grads[1] = Tensor::empty(context, w.shape(), w.dtype());
           if (wanted[2]) grads[2] = Tensor::empty(context, {shape.k}, w.dtype());
-          run(Conv2dGradWeight{in.buffer(), dy.const_buffer(), grads[1].buffer(), grads[2].buffer(), shape},
+          run(Conv2dGradWeight{.x = in.buffer(),
+                               .x2 = {},
+                               .dy = dy.const_buffer(),
+                               .dweight = grads[1].buffer(),
+                               .dbias = grads[2].buffer(),
+                               .shape = shape,
+                               .scale = 1.0},
               context);
         }
         if (wanted[0]) {
           grads[0] = Tensor::empty(context, in.shape(), in.dtype());
-          run(Conv2dGradInput{dy.const_buffer(), w.buffer(), grads[0].buffer(), shape}, context);
+          run(Conv2dGradInput{dy.const_buffer(), w.buffer(), grads[0].buffer(), {}, shape, 1.0}, context);
         }
         if (wanted[3]) grads[3] = dy.to(grad.dtype());
         return grads;
@@ -129,23 +142,42 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormP
   Tensor mean = Tensor::empty(context, {n, p.groups}, type),
          rstd = Tensor::empty(context, {n, p.groups}, type);
   const DropoutMask mask{p.dropout, p.dropout_key};
-  run(GroupNorm{in.buffer(), s.buffer(), g.buffer(), b.buffer(), y.buffer(), mean.buffer(), rstd.buffer(), n,
-                hw, c, p.groups, p.eps, p.activation, mask},
+  run(GroupNorm{.x = in.buffer(),
+                .x2 = {},
+                .shift = s.buffer(),
+                .gamma = g.buffer(),
+                .beta = b.buffer(),
+                .y = y.buffer(),
+                .mean = mean.buffer(),
+                .rstd = rstd.buffer(),
+                .n = n,
+                .hw = hw,
+                .c = c,
+                .c2 = 0,
+                .groups = p.groups,
+                .shift_ld = c,
+                .eps = p.eps,
+                .activation = p.activation,
+                .dropout = mask},
       context);
-  return record(
-      "group_norm", y, {x, gamma, beta, shift}, [=](const Tensor& dy, const std::vector<bool>& wanted) {
-        Context& ctx = dy.context();
-        std::vector<Tensor> grads(4);
-        grads[0] = Tensor::empty(ctx, shape, in.dtype());
-        for (int i : {1, 2})
-          if (wanted[i]) grads[i] = Tensor::empty(ctx, {c}, type);
-        if (wanted[3]) grads[3] = Tensor::empty(ctx, {n, c}, type);
-        run(GroupNormGrad{in.buffer(), s.buffer(), g.buffer(), b.buffer(), mean.const_buffer(),
-                          rstd.const_buffer(), dy.buffer(), grads[0].buffer(), grads[3].buffer(),
-                          grads[1].buffer(), grads[2].buffer(), n, hw, c, p.groups, p.activation, mask},
-            ctx);
-        return grads;
-      });
+  return record("group_norm", y, {x, gamma, beta, shift},
+                [=](const Tensor& dy, const std::vector<bool>& wanted) {
+                  Context& ctx = dy.context();
+                  std::vector<Tensor> grads(4);
+                  grads[0] = Tensor::empty(ctx, shape, in.dtype());
+                  for (int i : {1, 2})
+                    if (wanted[i]) grads[i] = Tensor::empty(ctx, {c}, type);
+                  if (wanted[3]) grads[3] = Tensor::empty(ctx, {n, c}, type);
+                  GroupNormGrad op{};
+                  op.x = in.buffer(), op.shift = s.buffer(), op.gamma = g.buffer(), op.beta = b.buffer();
+                  op.mean = mean.const_buffer(), op.rstd = rstd.const_buffer(), op.dy = dy.buffer();
+                  op.dx = grads[0].buffer(), op.dshift = grads[3].buffer();
+                  op.dgamma = grads[1].buffer(), op.dbeta = grads[2].buffer();
+                  op.n = n, op.hw = hw, op.c = c, op.groups = p.groups, op.shift_ld = c, op.dy_scale = 1.0;
+                  op.activation = p.activation, op.dropout = mask;
+                  run(op, ctx);
+                  return grads;
+                });
 }
 
 Var resample(const Var& x, const ResampleParams& params) {

@@ -21,8 +21,8 @@ std::size_t rounded(std::size_t bytes) {
 }  // namespace
 
 CachingAllocator::CachingAllocator(std::function<void*(std::size_t)> acquire,
-                                   std::function<void(void*, std::size_t)> dispose)
-    : acquire_(std::move(acquire)), dispose_(std::move(dispose)) {}
+                                   std::function<void(void*, std::size_t)> dispose, std::string remedy)
+    : acquire_(std::move(acquire)), dispose_(std::move(dispose)), remedy_(std::move(remedy)) {}
 
 CachingAllocator::~CachingAllocator() { trim(); }
 
@@ -39,8 +39,7 @@ void* CachingAllocator::allocate(std::size_t bytes) {
       trim();
       data = acquire_(size);
     }
-    check(data != nullptr, "out of memory: ", size, " bytes wanted, ", stats_.in_use,
-          " in use; use a smaller batch or model");
+    check(data != nullptr, "out of memory: ", size, " bytes wanted, ", stats_.in_use, " in use; ", remedy_);
     stats_.reserved += size;
   }
   stats_.in_use += size;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "sgm/core/context.h"
@@ -14,9 +15,9 @@ namespace sgm {
 
 class CachingAllocator {
  public:
-  /// `acquire` returns null when the device is out of memory.
-  CachingAllocator(std::function<void*(std::size_t)> acquire,
-                   std::function<void(void*, std::size_t)> dispose);
+  /// `acquire` returns null when the device is out of memory; the error then ends with `remedy`.
+  CachingAllocator(std::function<void*(std::size_t)> acquire, std::function<void(void*, std::size_t)> dispose,
+                   std::string remedy = "use a smaller batch or model");
   ~CachingAllocator();
   CachingAllocator(const CachingAllocator&) = delete;
   CachingAllocator& operator=(const CachingAllocator&) = delete;
@@ -32,6 +33,7 @@ class CachingAllocator {
 
   std::function<void*(std::size_t)> acquire_;
   std::function<void(void*, std::size_t)> dispose_;
+  std::string remedy_;
   mutable std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
   MemoryStats stats_;

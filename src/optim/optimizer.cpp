@@ -19,58 +19,56 @@ Optimizer::Optimizer(ScoreNetwork& network, const OptimConfig& config, double em
     const Tensor m = Tensor::zeros(value.context(), value.shape(), value.dtype());
     slots_.push_back({parameter, m, m.clone(), value.clone()});
   }
+  check(!slots_.empty(), "optimizer: the network has no trainable parameters");
+  Context& context = slots_.front().m.context();
+  schedule_ = Tensor::zeros(context, {sizeof(AdamSchedule) / sizeof(double)}, DType::f64);
+  squared_norm_ = Tensor::zeros(context, {1}, DType::f64);
 }
 
-double Optimizer::gradient_norm() const {
-  double sum = 0;
-  for (const Slot& slot : slots_) {
-    const Tensor& grad = slot.parameter.var->grad();
-    if (!grad.defined()) continue;
-    Tensor squares = Tensor::empty(grad.context(), {1}, DType::f64);
-    run(SumOfSquares{grad.buffer(), squares.buffer(), grad.numel()}, grad.context());
-    sum += squares.item();
-  }
-  return std::sqrt(sum);
-}
-
-StepReport Optimizer::step() {
-  StepReport report{gradient_norm(), config_.lr};
-  if (!std::isfinite(report.grad_norm)) {
-    for (Slot& slot : slots_) slot.parameter.var->zero_grad();
-    return report;
-  }
+void Optimizer::begin_step() {
+  lr_ = config_.lr;
   if (config_.warmup > 0)
-    report.lr *= std::min(static_cast<double>(completed_) / static_cast<double>(config_.warmup), 1.0);
-  const double clip =
-      config_.grad_clip >= 0 ? std::min(1.0, config_.grad_clip / (report.grad_norm + 1e-6)) : 1.0;
+    lr_ *= std::min(static_cast<double>(completed_) / static_cast<double>(config_.warmup), 1.0);
   ++completed_;
   const auto t = static_cast<double>(completed_);
-  AdamStep op{};
-  op.gradient_scale = clip;
-  op.lr = report.lr;
-  op.beta1 = config_.beta1;
-  op.beta2 = config_.beta2;
-  op.eps = config_.eps;
-  op.weight_decay = config_.weight_decay;
-  op.bias1 = 1.0 - std::pow(config_.beta1, t);
-  op.bias2 = 1.0 - std::pow(config_.beta2, t);
-  op.ema_decay = ema_decay(ema_rate_, completed_);
+  const double schedule[] = {lr_, 1.0 - std::pow(config_.beta1, t), 1.0 - std::pow(config_.beta2, t),
+                             ema_decay(ema_rate_, completed_)};
+  schedule_.upload(std::span<const double>(schedule));
+}
+
+void Optimizer::update() {
+  Context& context = schedule_.context();
+  std::vector<ParameterList::Entry> entries;
+  std::int64_t chunks = 0;
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter.var->value();
     const Tensor& grad = slot.parameter.var->grad();
-    if (!grad.defined()) continue;  // a parameter that the network does not use
-    op.p = value.buffer();
-    op.m = slot.m.buffer();
-    op.v = slot.v.buffer();
-    op.ema = slot.ema.buffer();
-    op.g = grad.buffer();
-    op.n = value.numel();
-    run(op, value.context());
-    value.mark_modified();
+    const std::int64_t n = value.numel();
+    entries.push_back({value.buffer(), slot.m.buffer(), slot.v.buffer(), slot.ema.buffer(),
+                       value.low_buffer(), grad.buffer(), 1.0, n, chunks});
+    chunks += (n + ParameterList::kChunk - 1) / ParameterList::kChunk;
+  }
+  const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));
+  const ParameterList list{reinterpret_cast<const ParameterList::Entry*>(table.data<double>()),
+                           static_cast<std::int64_t>(entries.size()), chunks};
+  run(GradientNorm{list, squared_norm_.buffer()}, context);
+  run(AdamUpdate{list, reinterpret_cast<const AdamSchedule*>(schedule_.data<double>()),
+                 squared_norm_.const_buffer(), config_.grad_clip, config_.beta1, config_.beta2, config_.eps,
+                 config_.weight_decay},
+      context);
+  for (Slot& slot : slots_) {
+    slot.parameter.var->value().mark_modified(true);
     slot.ema.mark_modified();
     slot.parameter.var->zero_grad();
   }
-  return report;
+}
+
+StepReport Optimizer::report() const { return {std::sqrt(squared_norm_.item()), lr_}; }
+
+StepReport Optimizer::step() {
+  begin_step();
+  update();
+  return report();
 }
 
 void Optimizer::swap_ema() {

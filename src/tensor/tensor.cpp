@@ -9,6 +9,8 @@ struct Tensor::Storage {
   std::size_t bytes;
   void* data;
   std::uint64_t version;
+  Tensor low;                     // bf16 copy
+  std::uint64_t low_version = 0;  // of the values that `low` copies
 
   Storage(Context& c, std::size_t b) : context(c), bytes(b), data(c.allocate(b)), version(c.next_stamp()) {}
   ~Storage() { context.release(data, bytes); }
@@ -44,7 +46,7 @@ Tensor Tensor::full(Context& context, Shape shape, double value, DType dtype) {
 namespace {
 
 template <class T>
-Tensor upload(Context& context, std::span<const T> values, Shape shape, DType dtype) {
+Tensor uploaded(Context& context, std::span<const T> values, Shape shape, DType dtype) {
   check(static_cast<std::int64_t>(values.size()) == shape.numel(), "tensor: ", values.size(),
         " values do not fill shape ", shape);
   Tensor tensor = Tensor::empty(context, shape, dtype_of<T>());
@@ -62,12 +64,34 @@ std::vector<T> download(const Tensor& tensor) {
 
 }  // namespace
 
+Tensor Tensor::from_bytes(Context& context, std::span<const std::byte> bytes) {
+  const auto size = static_cast<std::int64_t>((bytes.size() + sizeof(double) - 1) / sizeof(double));
+  Tensor tensor = empty(context, {size}, DType::f64);
+  context.copy_from_host(tensor.raw(), bytes.data(), bytes.size());
+  return tensor;
+}
+
+namespace {
+
+template <class T>
+void overwrite(Tensor& tensor, std::span<const T> values) {
+  check(static_cast<std::int64_t>(values.size()) == tensor.numel(), "upload: ", values.size(),
+        " values for shape ", tensor.shape());
+  tensor.context().copy_from_host(tensor.data<T>(), values.data(), values.size_bytes());
+  tensor.mark_modified();
+}
+
+}  // namespace
+
+void Tensor::upload(std::span<const float> values) { overwrite(*this, values); }
+void Tensor::upload(std::span<const double> values) { overwrite(*this, values); }
+
 Tensor Tensor::from_host(Context& context, std::span<const float> values, Shape shape, DType dtype) {
-  return upload(context, values, shape, dtype);
+  return uploaded(context, values, shape, dtype);
 }
 
 Tensor Tensor::from_host(Context& context, std::span<const double> values, Shape shape, DType dtype) {
-  return upload(context, values, shape, dtype);
+  return uploaded(context, values, shape, dtype);
 }
 
 Context& Tensor::context() const {
@@ -123,6 +147,23 @@ Buffer Tensor::buffer() { return defined() ? Buffer{raw(), dtype_} : Buffer{}; }
 ConstBuffer Tensor::buffer() const { return defined() ? ConstBuffer{raw(), dtype_} : ConstBuffer{}; }
 
 std::uint64_t Tensor::version() const { return storage_ ? storage_->version : 0; }
-void Tensor::mark_modified() { storage_->version = context().next_stamp(); }
+
+void Tensor::mark_modified(bool low_too) {
+  storage_->version = context().next_stamp();
+  if (low_too) storage_->low_version = storage_->version;
+}
+
+Tensor Tensor::low() const {
+  check(dtype_ == DType::f32, "low: a bf16 copy of ", dtype_, " values");
+  Storage& storage = *storage_;
+  if (!storage.low.defined()) storage.low = empty(context(), shape_, DType::bf16);
+  if (storage.low_version != storage.version) {
+    run(Cast{buffer(), storage.low.buffer(), numel()}, context());
+    storage.low_version = storage.version;
+  }
+  return storage.low;
+}
+
+Buffer Tensor::low_buffer() { return storage_->low.buffer(); }
 
 }  // namespace sgm

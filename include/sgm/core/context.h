@@ -5,8 +5,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace sgm {
 
@@ -15,6 +17,24 @@ struct MemoryStats {
   std::size_t in_use = 0;
   std::size_t peak = 0;
   std::size_t reserved = 0;
+};
+
+/// Device work that was captured once and is launched as a whole.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+  /// Repeats the work, on the same memory.
+  virtual void launch() = 0;
+};
+
+/// What bounds a launch: the device's memory, or its multipliers (convolutions and matrix products).
+enum class Traffic { memory_bound, product };
+
+/// Launches of one kernel, and the bytes of device memory that they read and write at the least.
+struct LaunchCount {
+  std::string kernel;
+  Traffic kind;
+  std::int64_t launches = 0, bytes = 0;
 };
 
 class Context {
@@ -36,6 +56,21 @@ class Context {
   /// Waits for the device.
   virtual void copy_to_host(void* host, const void* device, std::size_t bytes) = 0;
 
+  /// Waits until all work is done. Work that failed throws Error here at the latest.
+  virtual void synchronize() {}
+  /// Runs `work` in capture mode: its launches are recorded and not executed. Null where the device cannot,
+  /// with why_not telling the reason. `work` must not read results; what it uploads is
+  /// uploaded again at every replay, unchanged.
+  virtual std::unique_ptr<Replay> capture(const std::function<void()>& /*work*/, std::string* why_not) {
+    if (why_not) *why_not = "this device executes calls at once";
+    return nullptr;
+  }
+  /// Opens and closes a named range that profilers show.
+  virtual void push_range(const char*) {}
+  virtual void pop_range() {}
+  /// Launches since the last call, by kernel, most bytes first.
+  virtual std::vector<LaunchCount> take_launch_counts() { return {}; }
+
   /// A number that this context has not returned before, never 0.
   std::uint64_t next_stamp() { return ++stamp_; }
 
@@ -43,8 +78,26 @@ class Context {
   std::atomic<std::uint64_t> stamp_ = 0;
 };
 
-/// "cpu" with `threads` OpenMP threads (0: all cores the process may use). Throws Error for a device that
-/// this build lacks.
-std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0);
+/// A named range around a scope.
+class Range {
+ public:
+  Range(Context& context, const char* name) : context_(context) { context_.push_range(name); }
+  ~Range() { context_.pop_range(); }
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+
+ private:
+  Context& context_;
+};
+
+/// "cpu" with `threads` OpenMP threads (0: all cores the process may use), "cuda" (the first device that
+/// CUDA_VISIBLE_DEVICES shows) holding at most `max_memory` bytes (0: all there are), or "cuda-dry": no
+/// device at all, memory is address space only and launches are counted and not executed. Throws Error for a
+/// device that this build or machine lacks, saying which and why.
+std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0,
+                                        std::size_t max_memory = 0);
+
+/// Why "cuda" would throw here; empty where it would not.
+std::string why_no_cuda();
 
 }  // namespace sgm

@@ -33,6 +33,8 @@ struct NoiseKey {
   Purpose purpose = Purpose::noise;
   std::uint32_t step = 0;
   std::uint32_t first_sample = 0;  // sample index of the batch's first entry
+  /// A number on the device that is added to step; null: none. So work that is replayed draws anew.
+  const std::uint32_t* step_from = nullptr;
 };
 
 struct PhiloxWords {
@@ -56,8 +58,8 @@ SGM_HD inline PhiloxWords philox(std::uint32_t c0, std::uint32_t c1, std::uint32
 }
 
 SGM_HD inline PhiloxWords philox(const NoiseKey& key, std::uint32_t sample, std::uint32_t block) {
-  return philox(block, key.first_sample + sample, key.step, static_cast<std::uint32_t>(key.purpose),
-                key.seed);
+  const std::uint32_t step = key.step + (key.step_from ? *key.step_from : 0u);
+  return philox(block, key.first_sample + sample, step, static_cast<std::uint32_t>(key.purpose), key.seed);
 }
 
 /// Uniform on (0, 1], cuRAND's mapping.

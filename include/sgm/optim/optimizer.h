@@ -26,8 +26,15 @@ class Optimizer {
   /// Moments start at zero, the moving average at the weights. The network must outlive the optimiser.
   Optimizer(ScoreNetwork& network, const OptimConfig& config, double ema_rate);
 
-  /// Uses and clears the gradients. A norm that is not finite leaves everything untouched but the gradients.
+  /// Uses and clears the gradients. A norm that is not finite leaves weights, moments and averages untouched.
   StepReport step();
+
+  /// The three parts of step(). begin_step() counts the step and hands its numbers to the device; update()
+  /// launches the work and touches no number of the host, so that it may be captured and replayed; report()
+  /// waits for it.
+  void begin_step();
+  void update();
+  StepReport report() const;
 
   std::int64_t completed_steps() const { return completed_; }
   void set_completed_steps(std::int64_t steps) { completed_ = steps; }
@@ -43,12 +50,13 @@ class Optimizer {
   void swap_ema();
 
  private:
-  double gradient_norm() const;
-
   OptimConfig config_;
   double ema_rate_;
   std::int64_t completed_ = 0;
+  double lr_ = 0;  // of the step begun last
   std::vector<Slot> slots_;
+  Tensor schedule_;      // AdamSchedule
+  Tensor squared_norm_;  // [1] f64
 };
 
 }  // namespace sgm

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "sgm/core/buffer.h"
@@ -28,6 +29,12 @@ class Tensor {
                           DType dtype = DType::f32);
   static Tensor from_host(Context& context, std::span<const double> values, Shape shape,
                           DType dtype = DType::f64);
+  /// A table that kernels read: the bytes of `rows`, in a tensor of f64 of the same size or a little more.
+  template <class Row>
+  static Tensor table(Context& context, std::span<const Row> rows) {
+    static_assert(std::is_trivially_copyable_v<Row>);
+    return from_bytes(context, std::as_bytes(rows));
+  }
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -44,6 +51,9 @@ class Tensor {
   Tensor to(DType dtype) const;
   /// Overwrites the values with those of `source` (same shape; converts the element type).
   void copy_from(const Tensor& source);
+  /// Overwrites the values of an f32 or f64 tensor; throws Error when the count differs.
+  void upload(std::span<const float> values);
+  void upload(std::span<const double> values);
   void fill(double value);
 
   /// Waits for the device and copies out.
@@ -71,11 +81,19 @@ class Tensor {
   /// Names the values: no other tensor of the context has it, not even one that lives at this address later,
   /// and mark_modified() changes it. Backends key derived copies (packed weights) on it. 0 when absent.
   std::uint64_t version() const;
-  /// Call after writing to a tensor that backends may hold derived copies of.
-  void mark_modified();
+  /// Call after writing to a tensor that backends may hold derived copies of. `low_too`: the copy of low()
+  /// was written as well.
+  void mark_modified(bool low_too = false);
+
+  /// A bf16 copy of these f32 values, made at the first call and after every change of the values, and kept
+  /// beside them.
+  Tensor low() const;
+  /// The memory of low(), for an update that writes both; absent where there never was a copy.
+  Buffer low_buffer();
 
  private:
   struct Storage;
+  static Tensor from_bytes(Context& context, std::span<const std::byte> bytes);
   void* raw() const;
 
   std::shared_ptr<Storage> storage_;

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "backend/cpu/cpu_context.h"
+#include "backend/scratch.h"
 #include "backend/cpu/exact.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/onednn_compat.h"

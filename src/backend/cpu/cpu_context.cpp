@@ -51,9 +51,4 @@ void CpuContext::copy_to_host(void* host, const void* device, std::size_t bytes)
   if (bytes) std::memcpy(host, device, bytes);
 }
 
-std::unique_ptr<Context> create_context(const std::string& device, int threads) {
-  if (device == "cpu") return std::make_unique<CpuContext>(threads);
-  fail("device '", device, "' is not available in this build; use --device cpu");
-}
-
 }  // namespace sgm

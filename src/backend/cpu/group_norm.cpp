@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "backend/cpu/cpu_context.h"
+#include "backend/scratch.h"
 
 namespace sgm {
 namespace {

@@ -24,47 +24,94 @@ void ResidualLoss::cpu(Context&) const {
   });
 }
 
-void SumOfSquares::cpu(Context&) const {
-  dispatch_float(x.dtype, "sum_of_squares", [&]<class T>(T) {
-    using A = Accumulator<T>;
-    constexpr std::int64_t kBlock = 1 << 14;
-    const std::int64_t blocks = (n + kBlock - 1) / kBlock;
-    std::vector<double> sums(static_cast<std::size_t>(blocks));
-#pragma omp parallel for if (blocks > 1)
-    for (std::int64_t k = 0; k < blocks; ++k) {
-      double sum = 0;
-      const T* in = x.as<T>();
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = k * kBlock; i < std::min(n, (k + 1) * kBlock); ++i) {
-        const double value = double(A(in[i]));
-        sum += value * value;
-      }
-      sums[k] = sum;
-    }
-    double total = 0;
-    for (const double sum : sums) total += sum;
-    y.as<double>()[0] = total;
-  });
+namespace {
+
+/// Calls body(entry, first, last) for every chunk of every tensor that has a gradient, in parallel; returns
+/// the sum of what it returns, in the order of chunks.
+template <class Body>
+double for_each_chunk(const ParameterList& list, Body&& body) {
+  std::vector<double> results(static_cast<std::size_t>(list.chunks));
+  std::vector<const ParameterList::Entry*> entry_of(results.size());
+  for (std::int64_t i = 0; i < list.count; ++i) {
+    const ParameterList::Entry& entry = list.entries[i];
+    const std::int64_t chunks = (entry.n + ParameterList::kChunk - 1) / ParameterList::kChunk;
+    std::fill_n(entry_of.begin() + entry.first_chunk, chunks, entry.g ? &entry : nullptr);
+  }
+#pragma omp parallel for schedule(static) if (list.chunks > 1)
+  for (std::int64_t k = 0; k < list.chunks; ++k) {
+    const ParameterList::Entry* entry = entry_of[static_cast<std::size_t>(k)];
+    if (!entry) continue;
+    const std::int64_t first = (k - entry->first_chunk) * ParameterList::kChunk;
+    results[static_cast<std::size_t>(k)] =
+        body(*entry, first, std::min(entry->n, first + ParameterList::kChunk));
+  }
+  double sum = 0;
+  for (const double result : results) sum += result;
+  return sum;
 }
 
-void AdamStep::cpu(Context&) const {
-  dispatch_float(p.dtype, "adam", [&]<class T>(T) {
-    using A = Accumulator<T>;
-    T *pp = p.as<T>(), *pm = m.as<T>(), *pv = v.as<T>(), *pe = ema.as<T>();
-    const T* pg = g.as<T>();
-    const A scale = A(gradient_scale), decay = A(weight_decay), b1 = A(beta1), b2 = A(beta2);
-    const A c1 = A(1.0 - beta1), c2 = A(1.0 - beta2), step = A(lr / bias1), root = A(1.0 / std::sqrt(bias2));
-    const A epsilon = A(eps), follow = A(1.0 - ema_decay);
-#pragma omp parallel for simd if (n > 1 << 14)
-    for (std::int64_t i = 0; i < n; ++i) {
-      const A old = A(pp[i]), grad = scale * A(pg[i]) + decay * old;
-      const A mi = b1 * A(pm[i]) + c1 * grad, vi = b2 * A(pv[i]) + c2 * grad * grad;
-      const A value = old - step * mi / (std::sqrt(vi) * root + epsilon);
-      pm[i] = T(mi);
-      pv[i] = T(vi);
-      pp[i] = T(value);
-      pe[i] = T(A(pe[i]) - follow * (A(pe[i]) - value));
-    }
+template <class T>
+double sum_of_squares(const T* g, double scale, std::int64_t first, std::int64_t last) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = first; i < last; ++i) {
+    const double value = scale * double(Accumulator<T>(g[i]));
+    sum += value * value;
+  }
+  return sum;
+}
+
+/// P: of the parameter; G: of its gradient.
+template <class P, class G>
+void adam(const AdamUpdate& op, const ParameterList::Entry& entry, double clip, std::int64_t first,
+          std::int64_t last) {
+  P *p = entry.p.as<P>(), *m = entry.m.as<P>(), *v = entry.v.as<P>(), *ema = entry.ema.as<P>();
+  const G* g = entry.g.as<G>();
+  const AdamSchedule& now = *op.schedule;
+  const P scale = P(clip * entry.g_scale), decay = P(op.weight_decay), b1 = P(op.beta1), b2 = P(op.beta2);
+  const P c1 = P(1.0 - op.beta1), c2 = P(1.0 - op.beta2), step = P(now.lr / now.bias1);
+  const P root = P(1.0 / std::sqrt(now.bias2)), epsilon = P(op.eps), follow = P(1.0 - now.ema_decay);
+#pragma omp simd
+  for (std::int64_t i = first; i < last; ++i) {
+    const P old = p[i], grad = scale * P(g[i]) + decay * old;
+    const P mi = b1 * m[i] + c1 * grad, vi = b2 * v[i] + c2 * grad * grad;
+    const P value = old - step * mi / (std::sqrt(vi) * root + epsilon);
+    m[i] = mi;
+    v[i] = vi;
+    p[i] = value;
+    ema[i] -= follow * (ema[i] - value);
+  }
+  if (!entry.low) return;
+#pragma omp simd
+  for (std::int64_t i = first; i < last; ++i)
+    entry.low.as<bfloat16>()[i] = bfloat16(static_cast<float>(p[i]));
+}
+
+}  // namespace
+
+void GradientNorm::cpu(Context&) const {
+  y.as<double>()[0] = for_each_chunk(
+      parameters, [](const ParameterList::Entry& entry, std::int64_t first, std::int64_t last) {
+        double sum = 0;
+        dispatch_float(entry.g.dtype, "gradient_norm", [&]<class T>(T) {
+          sum = sum_of_squares(entry.g.as<T>(), entry.g_scale, first, last);
+        });
+        return sum;
+      });
+}
+
+void AdamUpdate::cpu(Context&) const {
+  const double norm = std::sqrt(squared_norm.as<double>()[0]);
+  if (!std::isfinite(norm)) return;
+  const double clip = grad_clip < 0 ? 1.0 : std::min(1.0, grad_clip / (norm + 1e-6));
+  for_each_chunk(parameters, [&](const ParameterList::Entry& entry, std::int64_t first, std::int64_t last) {
+    if (entry.p.dtype == DType::f64)
+      adam<double, double>(*this, entry, clip, first, last);
+    else if (entry.g.dtype == DType::bf16)
+      adam<float, bfloat16>(*this, entry, clip, first, last);
+    else
+      adam<float, float>(*this, entry, clip, first, last);
+    return 0.0;
   });
 }
 

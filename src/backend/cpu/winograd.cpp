@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend/cpu/cpu_context.h"
+#include "backend/scratch.h"
 
 namespace sgm::winograd {
 namespace {

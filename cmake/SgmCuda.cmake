@@ -1,0 +1,61 @@
+# Finds what the CUDA backend needs: nvcc, cudart, cuBLASLt, cuDNN 9. Leaves SGM_CUDA_MISSING empty where all of it is
+# there, else saying what is not.
+
+# cuDNN comes from apt (/usr), an archive unpacked over or beside the toolkit, or pip's nvidia-cudnn wheel.
+function(sgm_find_cudnn)
+  file(GLOB wheels "$ENV{VIRTUAL_ENV}/lib/python3*/site-packages/nvidia/cudnn"
+       "$ENV{HOME}/.local/lib/python3*/site-packages/nvidia/cudnn"
+       "/usr/local/lib/python3*/dist-packages/nvidia/cudnn" "/usr/local/lib/python3*/site-packages/nvidia/cudnn")
+  set(hints ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_PATH} ${wheels} ${CUDAToolkit_LIBRARY_ROOT})
+  find_path(SGM_CUDNN_INCLUDE_DIR cudnn_graph.h HINTS ${hints} ${CUDAToolkit_INCLUDE_DIRS}
+            PATH_SUFFIXES include include/x86_64-linux-gnu)
+  find_library(SGM_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${hints} ${CUDAToolkit_LIBRARY_DIR}
+               PATH_SUFFIXES lib lib64 lib/x64 lib/x86_64-linux-gnu)
+endfunction()
+
+set(SGM_CUDA_MISSING "")
+if(NOT SGM_CUDA)
+  set(SGM_CUDA_MISSING "SGM_CUDA is OFF")
+else()
+  find_package(CUDAToolkit 12.4 QUIET)
+  if(NOT CUDAToolkit_FOUND OR NOT CUDAToolkit_NVCC_EXECUTABLE)
+    set(SGM_CUDA_MISSING "no CUDA toolkit 12.4 or newer with nvcc (set CUDAToolkit_ROOT)")
+  elseif(NOT TARGET CUDA::cudart OR NOT TARGET CUDA::cublasLt)
+    set(SGM_CUDA_MISSING "the CUDA toolkit in ${CUDAToolkit_LIBRARY_ROOT} lacks cudart or cublasLt")
+  else()
+    sgm_find_cudnn()
+    if(NOT SGM_CUDNN_INCLUDE_DIR OR NOT SGM_CUDNN_LIBRARY)
+      set(SGM_CUDA_MISSING "no cuDNN 9 (set CUDNN_ROOT to the folder that holds its include and lib)")
+    else()
+      file(STRINGS ${SGM_CUDNN_INCLUDE_DIR}/cudnn_version.h version REGEX "#define CUDNN_MAJOR 9")
+      if(NOT version)
+        set(SGM_CUDA_MISSING "cuDNN in ${SGM_CUDNN_INCLUDE_DIR} is not version 9")
+      endif()
+    endif()
+  endif()
+endif()
+
+if(NOT SGM_CUDA_MISSING)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+  endif()
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)
+    if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
+    endif()
+  endif()
+  if(NOT CMAKE_CUDA_RUNTIME_LIBRARY)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+  endif()
+  enable_language(CUDA)
+endif()
+
+# Options of targets that hold .cu files. (CMake 3.25 knows no CUDA_STANDARD 20 for nvcc.)
+function(sgm_cuda_options target)
+  target_compile_options(
+    ${target}
+    PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -lineinfo --expt-relaxed-constexpr -Werror=all-warnings
+            -Xcompiler=-Wall,-Wextra,-Werror,-Wno-restrict>)
+  target_include_directories(${target} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${SGM_CUDNN_INCLUDE_DIR})
+endfunction()

@@ -1,0 +1,265 @@
+#include "backend/cuda/cuda_context.h"
+
+#include <nvtx3/nvToolsExt.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+#include <utility>
+
+#include "backend/cuda/create.h"
+
+namespace sgm {
+namespace {
+
+constexpr int kOldestMajor = 8;  // compute capability: bf16 arithmetic
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
+}
+
+std::string gib(std::size_t bytes) {
+  std::ostringstream text;
+  text.precision(1);
+  text << std::fixed << static_cast<double>(bytes) / static_cast<double>(std::size_t{1} << 30) << " GiB";
+  return text.str();
+}
+
+/// Device memory up to a limit; counts what is held, over all allocators of a context.
+std::unique_ptr<CachingAllocator> create_allocator(std::shared_ptr<std::size_t> held, std::size_t limit) {
+  const auto acquire = [held, limit](std::size_t bytes) -> void* {
+    if (limit != 0 && *held + bytes > limit) return nullptr;
+    void* data = nullptr;
+    if (cudaMalloc(&data, bytes) != cudaSuccess) {
+      cudaGetLastError();  // out of memory is told by the null pointer
+      return nullptr;
+    }
+    *held += bytes;
+    return data;
+  };
+  const auto dispose = [held](void* data, std::size_t bytes) {
+    cudaFree(data);
+    *held -= bytes;
+  };
+  return std::make_unique<CachingAllocator>(
+      acquire, dispose,
+      limit ? "raise --max-memory, or use a smaller batch or model" : "use a smaller batch or model");
+}
+
+/// Addresses without memory, for dry runs.
+std::unique_ptr<CachingAllocator> create_dry_allocator() {
+  auto next = std::make_shared<std::uintptr_t>(std::uintptr_t{1} << 40);
+  return std::make_unique<CachingAllocator>(
+      [next](std::size_t bytes) {
+        const std::uintptr_t address = *next;
+        *next += (bytes + 255) / 256 * 256;
+        return reinterpret_cast<void*>(address);
+      },
+      [](void*, std::size_t) {});
+}
+
+}  // namespace
+
+void cuda_check(cudaError_t status, const char* call, const std::string& detail) {
+  if (status == cudaSuccess) return;
+  std::string remedy;
+  if (status == cudaErrorMemoryAllocation) remedy = "; use a smaller batch or model";
+  if (status == cudaErrorNoKernelImageForDevice)
+    remedy = "; rebuild with CMAKE_CUDA_ARCHITECTURES naming this GPU's";
+  if (status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure)
+    remedy = "; find the kernel with CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer";
+  fail("cuda: ", call, detail.empty() ? "" : " (" + detail + ")", ": ", cudaGetErrorString(status), remedy);
+}
+
+std::string cuda_problem() {
+  int count = 0, driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  const std::string versions =
+      (driver ? "driver for CUDA " + version_text(driver) : std::string("no NVIDIA driver")) + ", runtime " +
+      version_text(runtime);
+  if (driver == 0) return "no NVIDIA driver was found (" + versions + "); install one where there is a GPU";
+  if (status == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver is too old (" + versions + "); update it, or build with an older CUDA toolkit";
+  if (status != cudaSuccess || count == 0) {
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    return "no CUDA device is visible (" + versions +
+           (visible ? std::string(", CUDA_VISIBLE_DEVICES=") + visible : std::string()) +
+           "): " + cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
+  }
+  cudaDeviceProp properties{};
+  if (cudaGetDeviceProperties(&properties, 0) == cudaSuccess && properties.major < kOldestMajor)
+    return std::string(properties.name) + " has compute capability " + std::to_string(properties.major) +
+           '.' + std::to_string(properties.minor) + "; 8.0 or newer is needed (" + versions + ')';
+  return {};
+}
+
+std::unique_ptr<Context> create_cuda_context(std::size_t max_memory) {
+  const std::string problem = cuda_problem();
+  check(problem.empty(), "device 'cuda' is not available: ", problem, "; use --device cpu");
+  return std::make_unique<CudaContext>(CudaContext::Options{.max_memory = max_memory});
+}
+
+std::unique_ptr<Context> create_dry_cuda_context() {
+  return std::make_unique<CudaContext>(CudaContext::Options{.dry = true});
+}
+
+CudaContext::CudaContext(const Options& options)
+    : options_(options), held_(std::make_shared<std::size_t>(0)) {
+  if (options_.dry) {
+    allocator_ = create_dry_allocator();
+    return;
+  }
+  cuda_check(cudaSetDevice(options_.ordinal), "cudaSetDevice", std::to_string(options_.ordinal));
+  cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  allocator_ = create_allocator(held_, options_.max_memory);
+  staging_ = std::make_unique<StagingRing>();
+}
+
+CudaContext::~CudaContext() {
+  if (stream_) cudaStreamSynchronize(stream_);
+  parts_.clear();
+  staging_.reset();
+  allocator_.reset();
+  if (stream_) cudaStreamDestroy(stream_);
+}
+
+std::string CudaContext::describe() const {
+  if (options_.dry) return "cuda: dry run, launches are counted and not executed";
+  cudaDeviceProp properties{};
+  int driver = 0, runtime = 0;
+  cuda_check(cudaGetDeviceProperties(&properties, options_.ordinal), "cudaGetDeviceProperties");
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  std::ostringstream text;
+  text << "cuda: " << properties.name << ", " << gib(properties.totalGlobalMem);
+  if (options_.max_memory) text << " (limited to " << gib(options_.max_memory) << ')';
+  text << ", compute capability " << properties.major << '.' << properties.minor << ", driver for CUDA "
+       << version_text(driver) << ", runtime " << version_text(runtime);
+  return text.str();
+}
+
+void* CudaContext::allocate(std::size_t bytes) {
+  if (!capturing_) return allocator_->allocate(bytes);
+  void* data = capturing_->allocate(bytes);
+  owner_[data] = capturing_;
+  return data;
+}
+
+void CudaContext::release(void* data, std::size_t bytes) noexcept {
+  const auto found = owner_.find(data);
+  if (found == owner_.end()) return allocator_->release(data, bytes);
+  found->second->release(data, bytes);
+  owner_.erase(found);
+}
+
+MemoryStats CudaContext::memory() const { return allocator_->stats(); }
+void CudaContext::reset_peak() { allocator_->reset_peak(); }
+
+void CudaContext::copy_from_host(void* device, const void* host, std::size_t bytes) {
+  if (!bytes || options_.dry) return;
+  if (!capturing_) return staging_->upload(device, host, bytes, stream_);
+  // The graph keeps the values of now, and uploads them at every replay.
+  void* pinned = nullptr;
+  cuda_check(cudaMallocHost(&pinned, bytes), "cudaMallocHost", "constants of a captured graph");
+  captured_constants_.push_back(pinned);
+  std::memcpy(pinned, host, bytes);
+  cuda_check(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync",
+             "upload");
+}
+
+void CudaContext::copy_to_host(void* host, const void* device, std::size_t bytes) {
+  check(!capturing_, "cuda: result read while a graph is captured");
+  if (!bytes) return;
+  if (options_.dry) {
+    std::memset(host, 0, bytes);
+    return;
+  }
+  cuda_check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync",
+             "download");
+  synchronize();
+}
+
+void CudaContext::synchronize() {
+  if (stream_) cuda_check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize", "work launched before");
+}
+
+bool CudaContext::note(const char* kernel, Traffic kind, std::int64_t bytes) {
+  LaunchCount& count = counts_[kernel];
+  count.kind = kind;
+  ++count.launches;
+  count.bytes += bytes;
+  return !options_.dry;
+}
+
+std::vector<LaunchCount> CudaContext::take_launch_counts() {
+  std::map<std::string, LaunchCount> merged;
+  for (const auto& [kernel, count] : counts_) {
+    LaunchCount& sum = merged[kernel];
+    sum.kernel = kernel;
+    sum.kind = count.kind;
+    sum.launches += count.launches;
+    sum.bytes += count.bytes;
+  }
+  counts_.clear();
+  std::vector<LaunchCount> result;
+  for (auto& [kernel, count] : merged) result.push_back(std::move(count));
+  std::stable_sort(result.begin(), result.end(),
+                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  return result;
+}
+
+void CudaContext::push_range(const char* name) { nvtxRangePushA(name); }
+void CudaContext::pop_range() { nvtxRangePop(); }
+
+/// A graph and the memory that its kernels work on.
+struct CudaContext::CapturedGraph final : Replay {
+  CudaContext& context;
+  std::shared_ptr<CachingAllocator> memory;
+  std::vector<void*> constants;  // pinned
+  cudaGraphExec_t exec = nullptr;
+
+  CapturedGraph(CudaContext& c, std::shared_ptr<CachingAllocator> m) : context(c), memory(std::move(m)) {}
+  ~CapturedGraph() override {
+    cudaStreamSynchronize(context.stream_);
+    if (exec) cudaGraphExecDestroy(exec);
+    for (void* pinned : constants) cudaFreeHost(pinned);
+  }
+  void launch() override {
+    cuda_check(cudaGraphLaunch(exec, context.stream_), "cudaGraphLaunch", "captured step");
+  }
+};
+
+std::unique_ptr<Replay> CudaContext::capture(const std::function<void()>& work, std::string* why_not) {
+  const auto give_up = [&](const std::string& reason) {
+    cudaGetLastError();
+    if (why_not) *why_not = reason;
+    return nullptr;
+  };
+  if (options_.dry) return give_up("a dry run executes nothing");
+  cuda_check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+  capturing_ = create_allocator(held_, options_.max_memory);
+  auto captured = std::make_unique<CapturedGraph>(*this, capturing_);
+  std::string problem;
+  try {
+    work();
+  } catch (const Error& error) {
+    problem = error.what();
+  }
+  capturing_.reset();
+  captured->constants = std::exchange(captured_constants_, {});
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
+  if (problem.empty() && ended != cudaSuccess) problem = cudaGetErrorString(ended);
+  if (problem.empty()) {
+    const cudaError_t made = cudaGraphInstantiate(&captured->exec, graph, 0);
+    if (made != cudaSuccess) problem = cudaGetErrorString(made);
+  }
+  if (graph) cudaGraphDestroy(graph);
+  if (!problem.empty()) return give_up(problem);
+  return captured;
+}
+
+}  // namespace sgm

@@ -1,0 +1,81 @@
+#pragma once
+// The CUDA device: one stream on which everything happens in order, its memory, its library handles.
+
+#include <cuda_runtime_api.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <typeindex>
+#include <typeinfo>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/caching_allocator.h"
+#include "backend/cuda/staging.h"
+#include "sgm/core/context.h"
+#include "sgm/core/error.h"
+
+namespace sgm {
+
+/// Throws Error naming the call, what it was for, CUDA's reason and, where there is one, the remedy.
+void cuda_check(cudaError_t status, const char* call, const std::string& detail = {});
+
+class CudaContext final : public Context {
+ public:
+  struct Options {
+    int ordinal = 0;             // which device
+    std::size_t max_memory = 0;  // bytes this process may hold of the device's memory; 0: all
+    bool dry = false;            // no device: memory is address space only, launches are only counted
+  };
+
+  /// Throws Error when there is no usable device, saying which driver and runtime were found.
+  explicit CudaContext(const Options& options);
+  ~CudaContext() override;
+
+  bool is_cpu() const override { return false; }
+  std::string describe() const override;
+  void* allocate(std::size_t bytes) override;
+  void release(void* data, std::size_t bytes) noexcept override;
+  MemoryStats memory() const override;
+  void reset_peak() override;
+  void copy_from_host(void* device, const void* host, std::size_t bytes) override;
+  void copy_to_host(void* host, const void* device, std::size_t bytes) override;
+  void synchronize() override;
+  std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string* why_not) override;
+  std::vector<LaunchCount> take_launch_counts() override;
+  void push_range(const char* name) override;
+  void pop_range() override;
+
+  cudaStream_t stream() const { return stream_; }
+  /// Counts one launch that moves `bytes` of device memory at the least; false: do not launch, this is a dry
+  /// run.
+  bool note(const char* kernel, Traffic kind, std::int64_t bytes);
+
+  /// The one T(CudaContext&) of this context, made at its first use: handles and caches of the op families.
+  template <class T>
+  T& part() {
+    std::shared_ptr<void>& slot = parts_[typeid(T)];
+    if (!slot) slot = std::make_shared<T>(*this);
+    return *static_cast<T*>(slot.get());
+  }
+
+ private:
+  struct CapturedGraph;
+
+  Options options_;
+  std::shared_ptr<std::size_t> held_;  // bytes of device memory, over all allocators
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<CachingAllocator> allocator_;
+  std::shared_ptr<CachingAllocator> capturing_;  // while a graph is captured: of the memory it will own
+  std::vector<void*> captured_constants_;
+  std::unordered_map<void*, std::shared_ptr<CachingAllocator>> owner_;  // of blocks that belong to graphs
+  std::unique_ptr<StagingRing> staging_;
+  std::map<std::type_index, std::shared_ptr<void>> parts_;
+  std::unordered_map<const char*, LaunchCount> counts_;
+};
+
+/// The context of an op's cuda() half.
+inline CudaContext& cuda(Context& context) { return static_cast<CudaContext&>(context); }
+
+}  // namespace sgm
