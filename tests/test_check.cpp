@@ -99,10 +99,11 @@ TEST(Check, GuardsNoticeWhatIsWrittenOutsideAnOutputOrIntoAnInput) {
 TEST(Check, GradientChecksFailAWrongGradient) {
   static const std::unique_ptr<Context> context = create_context("cpu");
   static const Function f = [](std::span<const Var> v) {
-    return record("wrong", v[0].value().clone(), {v[0]}, [](const Tensor& dy, const std::vector<bool>&) {
-      std::vector<double> grad = dy.to_host_f64();
+    return record("wrong", v[0].value().clone(), {v[0]}, [](const Gradient& dy, InputGradients& into) {
+      const Tensor right = dy.value();
+      std::vector<double> grad = right.to_host_f64();
       grad[2] *= 1.0 + 1e-5;
-      return std::vector<Tensor>{tensor_of(dy.context(), grad, dy.shape(), dy.dtype())};
+      into.add(0, {tensor_of(right.context(), grad, right.shape(), right.dtype())});
     });
   };
   static const std::vector<Values> inputs = {{{5}, random_values(5, 1)}};

@@ -19,9 +19,9 @@ class Tape : public testing::Test {
   }
   /// x, with a hook that runs while the tape unwinds.
   static Var hooked(const Var& x, std::function<void(const std::vector<bool>&)> hook) {
-    return record("hooked", x.value(), {x}, [hook](const Tensor& dy, const std::vector<bool>& wanted) {
-      hook(wanted);
-      return std::vector<Tensor>{dy};
+    return record("hooked", x.value(), {x}, [hook](const Gradient& dy, InputGradients& into) {
+      hook({into.wanted(0)});
+      into.add(0, dy);
     });
   }
   static std::vector<double> grad(const Var& v) { return v.grad().to_host_f64(); }
@@ -120,9 +120,10 @@ TEST_F(Tape, ComputesOnlyTheGradientsThatAreWanted) {
   const auto f = [&] {
     const Var v = hooked(w, [&](const auto&) { hooked_w = true; });
     return record("sum", x.value(), {x, v, constant, Var()},
-                  [&seen](const Tensor& dy, const std::vector<bool>& wanted) {
-                    seen.push_back(wanted);
-                    return std::vector<Tensor>{dy, wanted[1] ? dy : Tensor(), {}, {}};
+                  [&seen](const Gradient& dy, InputGradients& into) {
+                    seen.push_back({into.wanted(0), into.wanted(1), into.wanted(2), into.wanted(3)});
+                    into.add(0, dy);
+                    into.add(1, dy);
                   });
   };
   const Var only_x[] = {x};
@@ -131,6 +132,65 @@ TEST_F(Tape, ComputesOnlyTheGradientsThatAreWanted) {
   f().backward(tensor({1.0}));
   EXPECT_TRUE(hooked_w);
   EXPECT_EQ(seen, (std::vector<std::vector<bool>>{{true, false, false, false}, {true, true, false, false}}));
+}
+
+TEST_F(Tape, KeepsFactorsApartFromTensors) {
+  const Var x = leaf({1.0, 2.0});
+  std::vector<double> factors;
+  const Var y = record("spy", x.value(), {x}, [&](const Gradient& dy, InputGradients& into) {
+    factors.push_back(dy.factor);
+    into.add(0, dy);
+  });
+  affine(affine(y, 2.0), 0.25).backward(tensor({1.0, 3.0}));
+  EXPECT_EQ(factors, (Numbers{0.5}));
+  EXPECT_EQ(x.gradient().factor, 0.5);
+  EXPECT_EQ(x.gradient().value().to_host_f64(), (Numbers{0.5, 1.5}));
+  affine(x, 2.0).backward(tensor({1.0, 1.0}));
+  EXPECT_EQ(grad(x), (Numbers{2.5, 3.5}));
+}
+
+TEST_F(Tape, HandsTheLastContributorWhatOthersContributed) {
+  const Var x = leaf({1.0, 2.0});
+  const Var y = affine(x, 3.0);  // not a leaf, read by three ops
+  std::vector<std::size_t> taken;
+  const auto greedy = [&](const Var& input, std::size_t most) {
+    return record("greedy", input.value(), {input}, [&taken, most](const Gradient& dy, InputGradients& into) {
+      std::vector<Gradient> others = into.take_others(0, most);
+      taken.push_back(others.size());
+      for (Gradient& other : others) into.add(0, std::move(other));
+      into.add(0, dy);
+    });
+  };
+  const std::size_t room[] = {3, 3, 1};
+  const Var a = greedy(y, room[0]), b = greedy(y, room[1]), c = greedy(y, room[2]);
+  add(add(a, b, 1.0, 10.0), c, 1.0, 100.0).backward(tensor({1.0, 1.0}));
+  std::sort(taken.begin(), taken.end());
+  EXPECT_EQ(taken[0], 0u);
+  EXPECT_EQ(taken[1], 0u);
+  EXPECT_GE(taken[2], 1u);  // two terms, merged where there is room for one
+  EXPECT_EQ(grad(x), (Numbers{333.0, 333.0}));
+  // The same input twice: neither occurrence is the last.
+  taken.clear();
+  const Var twice = record("twice", y.value(), {y, y}, [&](const Gradient& dy, InputGradients& into) {
+    taken.push_back(into.take_others(0, 3).size());
+    into.add(0, dy);
+    into.add(1, dy);
+  });
+  twice.backward(tensor({1.0, 1.0}));
+  EXPECT_EQ(taken, (std::vector<std::size_t>{0}));
+}
+
+TEST_F(Tape, SharesOneGradientBetweenSlices) {
+  const Var x = leaf({1.0, 2.0, 3.0});
+  const Var all = affine(x, 2.0);
+  const auto slice = [&](std::int64_t i) {
+    const Tensor value = tensor({all.value().to_host_f64()[static_cast<std::size_t>(i)]});
+    return record("slice", value, {all}, [i](const Gradient& dy, InputGradients& into) {
+      into.shared(0, DType::f64).data<double>()[i] = dy.value().item();
+    });
+  };
+  add(slice(0), slice(2), 5.0, 7.0).backward(tensor({1.0}));
+  EXPECT_EQ(grad(x), (Numbers{10.0, 0.0, 14.0}));
 }
 
 TEST_F(Tape, CannotBeUnwoundTwice) {
@@ -153,8 +213,8 @@ TEST_F(Tape, NamesWhatDoesNotFit) {
   expect_error({"vjp", "no leaves"}, [&] { vjp(y, tensor({1.0, 1.0}), {}); });
   const Var leaves[] = {constant};
   expect_error({"vjp", "require a gradient"}, [&] { vjp(y, tensor({1.0, 1.0}), leaves); });
-  const Var broken = record("broken", x.value(), {x}, [&](const Tensor&, const std::vector<bool>&) {
-    return std::vector<Tensor>{tensor({1.0, 2.0, 3.0})};
+  const Var broken = record("broken", x.value(), {x}, [&](const Gradient&, InputGradients& into) {
+    into.add(0, {tensor({1.0, 2.0, 3.0})});
   });
   expect_error({"broken", "[3]", "[2]"}, [&] { broken.backward(tensor({1.0, 1.0})); });
 }

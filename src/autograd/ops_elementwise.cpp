@@ -4,12 +4,6 @@
 namespace sgm {
 namespace {
 
-Tensor scaled(const Tensor& x, double factor) {
-  Tensor y = Tensor::empty(x.context(), x.shape(), x.dtype());
-  run(AddScaled{x.buffer(), {}, y.buffer(), x.numel(), factor, 0.0}, x.context());
-  return y;
-}
-
 Tensor scaled_rows(const Tensor& x, const Tensor& scale, double factor, double shift) {
   Tensor y = Tensor::empty(x.context(), x.shape(), x.dtype());
   const std::int64_t rows = x.shape().rank() ? x.shape()[0] : 1;
@@ -27,20 +21,16 @@ Var add(const Var& a, const Var& b, double alpha, double beta) {
   Tensor y = Tensor::empty(a.value().context(), a.shape(), a.value().dtype());
   run(AddScaled{a.value().const_buffer(), b.value().const_buffer(), y.buffer(), y.numel(), alpha, beta},
       y.context());
-  return record("add", y, {a, b}, [alpha, beta](const Tensor& dy, const std::vector<bool>& wanted) {
-    const auto part = [&](bool want, double factor) {
-      return !want ? Tensor() : factor == 1.0 ? dy : scaled(dy, factor);
-    };
-    std::vector<Tensor> grads = {part(wanted[0], alpha), {}};
-    grads[1] = wanted[1] && wanted[0] && alpha == beta ? grads[0] : part(wanted[1], beta);
-    return grads;
+  return record("add", y, {a, b}, [alpha, beta](const Gradient& dy, InputGradients& into) {
+    into.add(0, {dy.tensor, alpha * dy.factor, dy.sums});
+    into.add(1, {dy.tensor, beta * dy.factor, dy.sums});
   });
 }
 
 Var affine(const Var& x, double factor, double shift) {
   const Tensor y = scaled_rows(x.value(), {}, factor, shift);
-  return record("affine", y, {x}, [factor](const Tensor& dy, const std::vector<bool>&) {
-    return std::vector<Tensor>{scaled(dy, factor)};
+  return record("affine", y, {x}, [factor](const Gradient& dy, InputGradients& into) {
+    into.add(0, {dy.tensor, factor * dy.factor, dy.sums});
   });
 }
 
@@ -48,8 +38,8 @@ Var scale_images(const Var& x, const Tensor& scale) {
   check(scale.dtype() == DType::f64 && scale.shape() == Shape({x.shape()[0]}),
         "scale_images: scale must be [", x.shape()[0], "] f64, got ", scale.shape(), " ", scale.dtype());
   return record("scale_images", scaled_rows(x.value(), scale, 1.0, 0.0), {x},
-                [scale](const Tensor& dy, const std::vector<bool>&) {
-                  return std::vector<Tensor>{scaled_rows(dy, scale, 1.0, 0.0)};
+                [scale](const Gradient& dy, InputGradients& into) {
+                  into.add(0, {scaled_rows(dy.tensor, scale, dy.factor, 0.0)});
                 });
 }
 
@@ -61,42 +51,43 @@ Var add_bias(const Var& x, const Var& bias) {
         x_type, "; it is f64 beside f64, else f32");
   Tensor y = Tensor::empty(x.value().context(), x.shape(), x.value().dtype());
   run(AddBias{x.value().const_buffer(), bias.value().const_buffer(), y.buffer(), rows, cols}, y.context());
-  return record("add_bias", y, {x, bias},
-                [rows, cols, type](const Tensor& dy, const std::vector<bool>& wanted) {
-                  std::vector<Tensor> grads = {wanted[0] ? dy : Tensor(), {}};
-                  if (wanted[1]) {
-                    grads[1] = Tensor::empty(dy.context(), {cols}, type);
-                    run(SumRows{dy.buffer(), grads[1].buffer(), rows, cols}, dy.context());
-                  }
-                  return grads;
-                });
+  return record(
+      "add_bias", y, {x, bias},
+      [rows, cols, type](const Gradient& dy, InputGradients& into) {
+        into.add(0, dy);
+        if (!into.wanted(1)) return;
+        if (dy.sums.defined()) return into.add(1, {dy.sums, dy.factor});
+        Tensor sums = Tensor::empty(dy.tensor.context(), {cols}, type);
+        run(SumRows{dy.tensor.buffer(), sums.buffer(), rows, cols, dy.factor}, sums.context());
+        into.add(1, {sums});
+      },
+      true);
 }
 
 Var activate(const Var& x, Activation activation) {
   const Tensor& in = x.value();
   Tensor y = Tensor::empty(in.context(), in.shape(), in.dtype());
   run(Activate{in.buffer(), y.buffer(), y.numel(), activation}, y.context());
-  return record("activate", y, {x}, [in, activation](const Tensor& dy, const std::vector<bool>&) {
+  return record("activate", y, {x}, [in, activation](const Gradient& dy, InputGradients& into) {
     Tensor dx = Tensor::empty(in.context(), in.shape(), in.dtype());
-    run(ActivateGrad{in.buffer(), dy.buffer(), dx.buffer(), dx.numel(), activation}, in.context());
-    return std::vector<Tensor>{dx};
+    run(ActivateGrad{in.buffer(), dy.tensor.buffer(), dx.buffer(), dx.numel(), activation}, in.context());
+    into.add(0, {dx, dy.factor});
   });
 }
 
 Var cast(const Var& x, DType dtype) {
   const DType from = x.value().dtype();
   if (from == dtype) return x;
-  return record("cast", x.value().to(dtype), {x}, [from](const Tensor& dy, const std::vector<bool>&) {
-    return std::vector<Tensor>{dy.to(from)};
+  return record("cast", x.value().to(dtype), {x}, [from](const Gradient& dy, InputGradients& into) {
+    into.add(0, {dy.tensor.to(from), dy.factor, dy.sums});
   });
 }
 
 Var reshape(const Var& x, Shape shape) {
   const Shape before = x.shape();
-  return record("reshape", x.value().reshape(shape), {x},
-                [before](const Tensor& dy, const std::vector<bool>&) {
-                  return std::vector<Tensor>{dy.reshape(before)};
-                });
+  return record("reshape", x.value().reshape(shape), {x}, [before](const Gradient& dy, InputGradients& into) {
+    into.add(0, {dy.tensor.reshape(before), dy.factor});
+  });
 }
 
 Var concat_channels(const Var& a, const Var& b) {
@@ -108,14 +99,15 @@ Var concat_channels(const Var& a, const Var& b) {
   Tensor y = Tensor::empty(a.value().context(), {sa[0], sa[1], sa[2], ca + cb}, a.value().dtype());
   run(ConcatChannels{a.value().const_buffer(), b.value().const_buffer(), y.buffer(), rows, ca, cb},
       y.context());
-  return record("concat_channels", y, {a, b},
-                [sa, sb, rows, ca, cb](const Tensor& dy, const std::vector<bool>& wanted) {
-                  Tensor da, db;
-                  if (wanted[0]) da = Tensor::empty(dy.context(), sa, dy.dtype());
-                  if (wanted[1]) db = Tensor::empty(dy.context(), sb, dy.dtype());
-                  run(SplitChannels{dy.buffer(), da.buffer(), db.buffer(), rows, ca, cb}, dy.context());
-                  return std::vector<Tensor>{da, db};
-                });
+  return record(
+      "concat_channels", y, {a, b}, [sa, sb, rows, ca, cb](const Gradient& dy, InputGradients& into) {
+        Tensor da, db;
+        if (into.wanted(0)) da = Tensor::empty(dy.tensor.context(), sa, dy.tensor.dtype());
+        if (into.wanted(1)) db = Tensor::empty(dy.tensor.context(), sb, dy.tensor.dtype());
+        run(SplitChannels{dy.tensor.buffer(), da.buffer(), db.buffer(), rows, ca, cb}, dy.tensor.context());
+        into.add(0, {da, dy.factor});
+        into.add(1, {db, dy.factor});
+      });
 }
 
 }  // namespace sgm

@@ -12,16 +12,23 @@
 namespace sgm {
 namespace {
 
-ConvShape conv_shape(const Shape& x, const Shape& w, const Conv2dParams& p) {
-  check(x.rank() == 4 && w.rank() == 4 && x[3] == w[3], "conv2d: x ", x, " and weight ", w,
+/// `shape` with c channels.
+Shape with_channels(const Shape& shape, std::int64_t c) { return {shape[0], shape[1], shape[2], c}; }
+
+ConvShape conv_shape(const Shape& x, const Shape& x2, const Shape& w, const Conv2dParams& p) {
+  const std::int64_t c2 = x2.rank() == 4 ? x2[3] : 0;
+  check(x.rank() == 4 && w.rank() == 4 && x[3] + c2 == w[3], "conv2d: x ", x, " and weight ", w,
         " do not fit; want [N, H, W, C] and [K, R, S, C]");
+  check(x2.rank() == 0 || (x2 == with_channels(x, c2) && w[1] == 1 && w[2] == 1 && p.stride == 1 &&
+                           p.pad_begin == 0 && p.pad_end == 0),
+        "conv2d: a second input must be like the first and the filter 1x1, got ", x, ", ", x2, " and ", w);
   const auto out = [&](std::int64_t in, std::int64_t filter) {
     const std::int64_t last = in + p.pad_begin + p.pad_end - filter;
     return last < 0 ? 0 : last / p.stride + 1;
   };
   const ConvShape shape{
-      x[0],     x[1],        x[2],      x[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
-      p.stride, p.pad_begin, p.pad_end, 0};
+      x[0],     x[1],        x[2],      w[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
+      p.stride, p.pad_begin, p.pad_end, c2};
   check(shape.oh > 0 && shape.ow > 0, "conv2d: x ", x, " is smaller than the filter ", w);
   return shape;
 }
@@ -29,7 +36,7 @@ ConvShape conv_shape(const Shape& x, const Shape& w, const Conv2dParams& p) {
 /// Parameters of norms stay in f32 beside bf16 activations, and in f64 beside f64 ones.
 DType parameter_type(DType activations) { return activations == DType::f64 ? DType::f64 : DType::f32; }
 
-Tensor filtered(const Tensor& x, const ResampleParams& p) {
+Tensor filtered(const Tensor& x, const ResampleParams& p, double scale = 1.0) {
   const auto taps = static_cast<int>(p.taps.size());
   check(taps >= 1 && taps <= UpFirDn::kMaxTaps, "resample: 1 to ", UpFirDn::kMaxTaps, " taps, got ", taps);
   const Shape s = x.shape();
@@ -41,7 +48,7 @@ Tensor filtered(const Tensor& x, const ResampleParams& p) {
   check(out(s[1]) > 0 && out(s[2]) > 0, "resample: x ", s, " is smaller than the filter");
   Tensor y = Tensor::empty(x.context(), {s[0], out(s[1]), out(s[2]), s[3]}, x.dtype());
   UpFirDn op{x.buffer(), y.buffer(), s[0],   s[1],   s[2], s[3], out(s[1]),
-             out(s[2]),  p.up,       p.down, p.pad0, taps, {},   1.0};
+             out(s[2]),  p.up,       p.down, p.pad0, taps, {},   scale};
   std::copy(p.taps.begin(), p.taps.end(), op.taps);
   run(op, x.context());
   return y;
@@ -67,9 +74,10 @@ std::vector<double> taps_of(const std::vector<int>& kernel, double gain) {
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params, const Var& residual,
-           double scale) {
-  const Tensor &in = x.value(), &w = weight.value();
-  const ConvShape shape = conv_shape(in.shape(), w.shape(), params);
+           double scale, const Var& x2) {
+  const Tensor &in = x.value(), &in2 = x2.value();
+  const Tensor& w = weight.value();
+  const ConvShape shape = conv_shape(in.shape(), in2.shape(), w.shape(), params);
   const DType out_type = params.keep_f32 && in.dtype() == DType::bf16 ? DType::f32 : in.dtype();
   Tensor y = Tensor::empty(in.context(), {shape.n, shape.oh, shape.ow, shape.k}, out_type);
   check(!bias.defined() || bias.shape() == Shape({shape.k}), "conv2d: bias ", bias.shape(), " for ", shape.k,
@@ -78,14 +86,17 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         " for an output ", y.shape());
   const DType type = parameter_type(in.dtype());
   check(w.dtype() == type && (!bias.defined() || bias.value().dtype() == type) &&
-            (!residual.defined() || residual.value().dtype() == out_type),
-        "conv2d: weight and bias must be ", type, " and the residual ", out_type, " beside ", in.dtype(),
-        " activations");
+            (!residual.defined() || residual.value().dtype() == out_type) &&
+            (!x2.defined() || in2.dtype() == in.dtype()),
+        "conv2d: weight and bias must be ", type, ", the second input ", in.dtype(), " and the residual ",
+        out_type, " beside ", in.dtype(), " activations");
+  const bool low = in.dtype() == DType::bf16 && in.context().has_low_weights();
+  const Tensor used = low ? w.low() : w;
   // Packed weights are worth keeping while the weights stand still, that is outside training.
   const std::uint64_t version = weight.requires_grad() ? 0 : w.version();
   run(Conv2d{.x = in.buffer(),
-             .x2 = {},
-             .weight = w.buffer(),
+             .x2 = in2.buffer(),
+             .weight = used.buffer(),
              .bias = bias.value().const_buffer(),
              .residual = residual.value().const_buffer(),
              .y = y.buffer(),
@@ -94,100 +105,155 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
              .weight_version = version},
       y.context());
   return record(
-      "conv2d", y, {x, weight, bias, residual},
-      [in, w, shape, scale](const Tensor& grad, const std::vector<bool>& wanted) {
-        Context& context = grad.context();
-        Tensor dy = grad.to(in.dtype());
-        if (scale != 1.0) {
-          const Tensor unscaled = std::exchange(dy, Tensor::empty(context, grad.shape(), in.dtype()));
-          run(AddScaled{unscaled.buffer(), {}, dy.buffer(), dy.numel(), scale, 0.0}, context);
-        }
-        std::vector<Tensor> grads(4);
-        if (wanted[1] || wanted[2]) {
-          grads[1] = Tensor::empty(context, w.shape(), w.dtype());
-          if (wanted[2]) grads[2] = Tensor::empty(context, {shape.k}, w.dtype());
-          run(Conv2dGradWeight{.x = in.buffer(),
-                               .x2 = {},
-                               .dy = dy.const_buffer(),
-                               .dweight = grads[1].buffer(),
-                               .dbias = grads[2].buffer(),
-                               .shape = shape,
-                               .scale = 1.0},
+      "conv2d", y, {x, weight, bias, residual, x2},
+      [=](const Gradient& grad, InputGradients& into) {
+        Context& context = in.context();
+        const double factor = scale * grad.factor;
+        const Tensor dy = grad.tensor.to(in.dtype());
+        into.add(3, {grad.tensor, factor, grad.sums});
+        if (into.wanted(2) && grad.sums.defined()) into.add(2, {grad.sums, factor});
+        if (const bool bias_too = into.wanted(2) && !grad.sums.defined(); bias_too || into.wanted(1)) {
+          Tensor dweight = Tensor::empty(context, w.shape(), low ? DType::bf16 : type), dbias;
+          if (bias_too) dbias = Tensor::empty(context, {shape.k}, type);
+          run(Conv2dGradWeight{in.buffer(), in2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
+                               shape, factor},
               context);
+          into.add(1, {dweight});
+          into.add(2, {dbias});
         }
-        if (wanted[0]) {
-          grads[0] = Tensor::empty(context, in.shape(), in.dtype());
-          run(Conv2dGradInput{dy.const_buffer(), w.buffer(), grads[0].buffer(), {}, shape, 1.0}, context);
+        if (into.wanted(0) || into.wanted(4)) {
+          Tensor dx = Tensor::empty(context, in.shape(), in.dtype()), dx2;
+          if (in2.defined()) dx2 = Tensor::empty(context, in2.shape(), in.dtype());
+          run(Conv2dGradInput{dy.buffer(), used.buffer(), dx.buffer(), dx2.buffer(), shape, factor}, context);
+          into.add(0, {dx});
+          into.add(4, {dx2});
         }
-        if (wanted[3]) grads[3] = dy.to(grad.dtype());
-        return grads;
-      });
+      },
+      bias.defined());
 }
 
-Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& p, const Var& shift) {
-  const Tensor &in = x.value(), &g = gamma.value(), &b = beta.value(), &s = shift.value();
+namespace {
+
+/// What a group norm and its gradient have in common.
+struct NormCall {
+  Tensor x, x2, gamma, beta, shift, mean, rstd;
+  std::int64_t shift_first, n, hw, c, c2;
+  GroupNormParams params;
+
+  /// The columns of a [N, >= c] tensor that belong to this norm.
+  template <class B>
+  B columns(B all) const {
+    if (all.data) all.data = static_cast<B>(all).template as<char>() + shift_first * size_of(all.dtype);
+    return all;
+  }
+  std::int64_t shift_ld() const { return shift.defined() ? shift.shape()[1] : c; }
+  DropoutMask mask() const { return {params.dropout, params.dropout_key}; }
+};
+
+void norm_backward(const NormCall& call, const Gradient& dy, InputGradients& into) {
+  Context& context = call.x.context();
+  const DType type = call.gamma.dtype();
+  GroupNormGrad op{};
+  op.x = call.x.buffer(), op.x2 = call.x2.buffer(), op.shift = call.columns(call.shift.const_buffer());
+  op.gamma = call.gamma.buffer(), op.beta = call.beta.buffer();
+  op.mean = call.mean.buffer(), op.rstd = call.rstd.buffer(), op.dy = dy.tensor.buffer();
+  op.n = call.n, op.hw = call.hw, op.c = call.c, op.c2 = call.c2, op.groups = call.params.groups;
+  op.shift_ld = call.shift_ld(), op.dy_scale = dy.factor;
+  op.activation = call.params.activation, op.dropout = call.mask();
+
+  Tensor dx, dx2, sums, sums2, dgamma, dbeta, dshift;
+  std::vector<Gradient> others, others2;  // alive until the op has read them
+  const auto input = [&](std::size_t i, const Tensor& like, Tensor& out, Tensor& out_sums,
+                         std::vector<Gradient>& taken, Addend* addends) {
+    if (!like.defined()) return;
+    taken = into.take_others(i, GroupNormGrad::kMaxAddends);
+    for (std::size_t k = 0; k < taken.size(); ++k) addends[k] = {taken[k].tensor.buffer(), taken[k].factor};
+    out = Tensor::empty(context, like.shape(), like.dtype());
+    if (into.wants_sums(i)) out_sums = Tensor::empty(context, {like.shape()[-1]}, type);
+  };
+  input(0, call.x, dx, sums, others, op.addends);
+  input(4, call.x2, dx2, sums2, others2, op.addends2);
+  if (into.wanted(1)) dgamma = Tensor::empty(context, {call.c}, type);
+  if (into.wanted(2)) dbeta = Tensor::empty(context, {call.c}, type);
+  if (into.wanted(3)) dshift = into.shared(3, type);
+  op.dx = dx.buffer(), op.dx2 = dx2.buffer(), op.dx_sums = sums.buffer(), op.dx2_sums = sums2.buffer();
+  op.dgamma = dgamma.buffer(), op.dbeta = dbeta.buffer(), op.dshift = call.columns(dshift.buffer());
+  run(op, context);
+  into.add(0, {dx, 1.0, sums});
+  into.add(4, {dx2, 1.0, sums2});
+  into.add(1, {dgamma});
+  into.add(2, {dbeta});
+}
+
+}  // namespace
+
+Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& p,
+               const ChannelShift& shift, const Var& x2) {
+  const Tensor &in = x.value(), &in2 = x2.value(), &g = gamma.value(), &b = beta.value(),
+               &s = shift.all.value();
   const Shape shape = in.shape();
-  check(shape.rank() == 4 && p.groups > 0 && shape[3] % p.groups == 0, "group_norm: x ", shape,
-        " cannot be split into ", p.groups, " groups of channels");
-  const std::int64_t n = shape[0], hw = shape[1] * shape[2], c = shape[3];
+  check(shape.rank() == 4 && (!in2.defined() || in2.shape() == with_channels(shape, in2.shape()[-1])),
+        "group_norm: x must be [N, H, W, C] and the second input likewise, got ", shape, " and ",
+        in2.shape());
+  const std::int64_t n = shape[0], hw = shape[1] * shape[2], c2 = in2.defined() ? in2.shape()[3] : 0,
+                     c = shape[3] + c2;
+  check(p.groups > 0 && c % p.groups == 0, "group_norm: ", c, " channels cannot be split into ", p.groups,
+        " groups");
   check(g.shape() == Shape({c}) && b.shape() == Shape({c}), "group_norm: gamma ", g.shape(), " and beta ",
         b.shape(), " for ", c, " channels");
-  check(!s.defined() || s.shape() == Shape({n, c}), "group_norm: shift ", s.shape(), " for x ", shape);
+  check(!s.defined() || (s.shape().rank() == 2 && s.shape()[0] == n && shift.first >= 0 &&
+                         shift.first + c <= s.shape()[1]),
+        "group_norm: shift ", s.shape(), " from column ", shift.first, " for x ", shape);
   const DType type = parameter_type(in.dtype());
-  check(g.dtype() == type && b.dtype() == type && (!s.defined() || s.dtype() == type),
+  check(g.dtype() == type && b.dtype() == type && (!s.defined() || s.dtype() == type) &&
+            (!in2.defined() || in2.dtype() == in.dtype()),
         "group_norm: gamma, beta and shift must be ", type, " beside ", in.dtype(), " activations");
   check(p.dropout >= 0.0 && p.dropout < 1.0, "group_norm: dropout rate must lie in [0, 1), got ", p.dropout);
   Context& context = in.context();
-  Tensor y = Tensor::empty(context, shape, in.dtype());
-  Tensor mean = Tensor::empty(context, {n, p.groups}, type),
-         rstd = Tensor::empty(context, {n, p.groups}, type);
-  const DropoutMask mask{p.dropout, p.dropout_key};
+  Tensor y = Tensor::empty(context, with_channels(shape, c), in.dtype());
+  NormCall call{in,
+                in2,
+                g,
+                b,
+                s,
+                Tensor::empty(context, {n, p.groups}, type),
+                Tensor::empty(context, {n, p.groups}, type),
+                shift.first,
+                n,
+                hw,
+                c,
+                c2,
+                p};
   run(GroupNorm{.x = in.buffer(),
-                .x2 = {},
-                .shift = s.buffer(),
+                .x2 = in2.buffer(),
+                .shift = call.columns(s.const_buffer()),
                 .gamma = g.buffer(),
                 .beta = b.buffer(),
                 .y = y.buffer(),
-                .mean = mean.buffer(),
-                .rstd = rstd.buffer(),
+                .mean = call.mean.buffer(),
+                .rstd = call.rstd.buffer(),
                 .n = n,
                 .hw = hw,
                 .c = c,
-                .c2 = 0,
+                .c2 = c2,
                 .groups = p.groups,
-                .shift_ld = c,
+                .shift_ld = call.shift_ld(),
                 .eps = p.eps,
                 .activation = p.activation,
-                .dropout = mask},
+                .dropout = call.mask()},
       context);
-  return record("group_norm", y, {x, gamma, beta, shift},
-                [=](const Tensor& dy, const std::vector<bool>& wanted) {
-                  Context& ctx = dy.context();
-                  std::vector<Tensor> grads(4);
-                  grads[0] = Tensor::empty(ctx, shape, in.dtype());
-                  for (int i : {1, 2})
-                    if (wanted[i]) grads[i] = Tensor::empty(ctx, {c}, type);
-                  if (wanted[3]) grads[3] = Tensor::empty(ctx, {n, c}, type);
-                  GroupNormGrad op{};
-                  op.x = in.buffer(), op.shift = s.buffer(), op.gamma = g.buffer(), op.beta = b.buffer();
-                  op.mean = mean.const_buffer(), op.rstd = rstd.const_buffer(), op.dy = dy.buffer();
-                  op.dx = grads[0].buffer(), op.dshift = grads[3].buffer();
-                  op.dgamma = grads[1].buffer(), op.dbeta = grads[2].buffer();
-                  op.n = n, op.hw = hw, op.c = c, op.groups = p.groups, op.shift_ld = c, op.dy_scale = 1.0;
-                  op.activation = p.activation, op.dropout = mask;
-                  run(op, ctx);
-                  return grads;
-                });
+  return record("group_norm", y, {x, gamma, beta, shift.all, x2},
+                [call](const Gradient& dy, InputGradients& into) { norm_backward(call, dy, into); });
 }
 
 Var resample(const Var& x, const ResampleParams& params) {
   const Shape in = x.shape();
   const Tensor y = filtered(x.value(), params);
   const Shape out = y.shape();
-  return record("resample", y, {x}, [in, out, params](const Tensor& dy, const std::vector<bool>&) {
+  return record("resample", y, {x}, [in, out, params](const Gradient& dy, InputGradients& into) {
     check(in[1] * params.up - out[1] * params.down == in[2] * params.up - out[2] * params.down,
           "resample: image ", in, " has no common padding along both axes");
-    return std::vector<Tensor>{filtered(dy, adjoint(params, in[1], out[1]))};
+    into.add(0, {filtered(dy.tensor, adjoint(params, in[1], out[1]), dy.factor)});
   });
 }
 

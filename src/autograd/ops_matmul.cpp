@@ -73,21 +73,23 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
         bias.defined() ? " and " : "", bias.defined() ? name_of(bias.value().dtype()) : "");
   Tensor y = Tensor::empty(in.context(), {in.shape()[0], w.shape()[0]}, in.dtype());
   multiply(in, false, w, true, bias.value(), y);
-  return record("linear", y, {x, weight, bias}, [in, w](const Tensor& dy, const std::vector<bool>& wanted) {
-    std::vector<Tensor> grads(3);
-    if (wanted[0]) {
-      grads[0] = Tensor::empty(in.context(), in.shape(), in.dtype());
-      multiply(dy, false, w, false, {}, grads[0]);
+  return record("linear", y, {x, weight, bias}, [in, w](const Gradient& dy, InputGradients& into) {
+    const Tensor& grad = dy.tensor;
+    if (into.wanted(0)) {
+      Tensor dx = Tensor::empty(in.context(), in.shape(), in.dtype());
+      multiply(grad, false, w, false, {}, dx);
+      into.add(0, {dx, dy.factor});
     }
-    if (wanted[1]) {
-      grads[1] = Tensor::empty(w.context(), w.shape(), w.dtype());
-      multiply(dy, true, in, false, {}, grads[1]);
+    if (into.wanted(1)) {
+      Tensor dw = Tensor::empty(w.context(), w.shape(), w.dtype());
+      multiply(grad, true, in, false, {}, dw);
+      into.add(1, {dw, dy.factor});
     }
-    if (wanted[2]) {
-      grads[2] = Tensor::empty(w.context(), {dy.shape()[1]}, w.dtype());
-      run(SumRows{dy.buffer(), grads[2].buffer(), dy.shape()[0], dy.shape()[1]}, dy.context());
+    if (into.wanted(2)) {
+      Tensor db = Tensor::empty(w.context(), {grad.shape()[1]}, w.dtype());
+      run(SumRows{grad.buffer(), db.buffer(), grad.shape()[0], grad.shape()[1], dy.factor}, grad.context());
+      into.add(2, {db});
     }
-    return grads;
   });
 }
 
@@ -109,7 +111,8 @@ Var attention(const Var& qkv) {
   Tensor y = Tensor::empty(context, {n, s[1], s[2], c}, type);
   multiply(context, n, t, c, t, whole(probabilities, t), false, slice(in, 2, c), false, whole(y, c));
 
-  return record("attention", y, {qkv}, [=](const Tensor& dy, const std::vector<bool>&) {
+  return record("attention", y, {qkv}, [=](const Gradient& grad, InputGradients& into) {
+    const Tensor& dy = grad.tensor;
     Context& ctx = in.context();
     Tensor dqkv = Tensor::empty(ctx, in.shape(), type), dscores = Tensor::empty(ctx, {n, t, t}, type);
     {
@@ -120,7 +123,7 @@ Var attention(const Var& qkv) {
     multiply(ctx, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
     multiply(ctx, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
     multiply(ctx, n, t, c, t, whole(probabilities, t), true, whole(dy, c), false, slice(dqkv, 2, c));
-    return std::vector<Tensor>{dqkv};
+    into.add(0, {dqkv, grad.factor});
   });
 }
 

@@ -1,6 +1,7 @@
 #include "sgm/autograd/var.h"
 
 #include <algorithm>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -13,25 +14,39 @@ struct Var::Node {
   std::string_view op;  // empty for a leaf
   std::vector<std::shared_ptr<Node>> inputs;
   BackwardFn backward;
+  bool uses_sums = false;
   Shape shape;
-  Tensor grad;  // leaves: the accumulated gradient
+  Gradient grad;  // leaves: the accumulated gradient
 };
 
 namespace {
 
-/// sum += term, in place when nobody else holds the sum.
-void accumulate(Tensor& sum, const Tensor& term) {
-  if (!term.defined()) return;
-  if (!sum.defined()) {
-    sum = term;
-    return;
+/// The sum of the terms as one; in place where nobody else holds the first.
+Gradient merged(std::vector<Gradient> terms) {
+  if (terms.empty()) return {};
+  Gradient sum = std::move(terms.front());
+  for (std::size_t i = 1; i < terms.size(); ++i) {
+    const Tensor& term = terms[i].tensor;
+    const double factor = sum.factor;
+    const Tensor old = std::exchange(sum, {}).tensor;
+    Tensor result = old.is_unique() ? old : Tensor::empty(old.context(), old.shape(), old.dtype());
+    check(term.dtype() == old.dtype(), "backward: gradients of types ", old.dtype(), " and ", term.dtype(),
+          " meet");
+    run(AddScaled{old.buffer(), term.buffer(), result.buffer(), old.numel(), factor, terms[i].factor},
+        old.context());
+    sum = {result};
   }
-  Tensor result = sum.is_unique() ? sum : Tensor::empty(sum.context(), sum.shape(), sum.dtype());
-  run(AddScaled{sum.const_buffer(), term.buffer(), result.buffer(), sum.numel(), 1.0, 1.0}, sum.context());
-  sum = result;
+  return sum;
 }
 
 }  // namespace
+
+Tensor Gradient::value() const {
+  if (factor == 1.0 || !tensor.defined()) return tensor;
+  Tensor product = Tensor::empty(tensor.context(), tensor.shape(), tensor.dtype());
+  run(AddScaled{tensor.buffer(), {}, product.buffer(), tensor.numel(), factor, 0.0}, tensor.context());
+  return product;
+}
 
 Var::Var(Tensor value, bool requires_grad) : value_(std::move(value)) {
   if (requires_grad) {
@@ -40,16 +55,21 @@ Var::Var(Tensor value, bool requires_grad) : value_(std::move(value)) {
   }
 }
 
-const Tensor& Var::grad() const {
+const Gradient& Var::gradient() const {
   check(node_ && node_->op.empty(), "grad: only leaves that require a gradient have one");
   return node_->grad;
 }
 
-void Var::zero_grad() {
-  if (node_) node_->grad = Tensor();
+const Tensor& Var::grad() const {
+  if (gradient().factor != 1.0) node_->grad = {node_->grad.value()};
+  return node_->grad.tensor;
 }
 
-Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardFn backward) {
+void Var::zero_grad() {
+  if (node_) node_->grad = {};
+}
+
+Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardFn backward, bool uses_sums) {
   Var result(std::move(value));
   if (std::none_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.requires_grad(); }))
     return result;
@@ -57,78 +77,139 @@ Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardF
   result.node_->op = op;
   result.node_->shape = result.value_.shape();
   result.node_->backward = std::move(backward);
+  result.node_->uses_sums = uses_sums;
   for (Var& input : inputs) result.node_->inputs.push_back(std::move(input.node_));
   return result;
 }
 
-/// Gradients of the targets (all leaves, accumulated into them, when there are no targets).
-std::vector<Tensor> Var::walk(const Var& from, const Tensor& grad_out, std::span<const Var> targets) {
-  check(from.node_ != nullptr, "backward: the value depends on nothing that requires a gradient");
-  check(grad_out.shape() == from.shape(), "backward: gradient of shape ", grad_out.shape(),
-        " for a value of shape ", from.shape());
+/// One walk back from a value to the targets, or to all leaves when there are none.
+class Var::Walk final : public InputGradients {
+ public:
+  Walk(const Var& from, const Tensor& grad_out, std::span<const Var> targets) : to_leaves_(targets.empty()) {
+    check(from.node_ != nullptr, "backward: the value depends on nothing that requires a gradient");
+    check(grad_out.shape() == from.shape(), "backward: gradient of shape ", grad_out.shape(),
+          " for a value of shape ", from.shape());
+    sort(from.node_.get());
+    choose(targets);
+    contribute(from.node_.get(), {grad_out});
+    for (auto node = order_.rbegin(); node != order_.rend(); ++node) visit(**node);
+  }
 
-  // Depth-first topological order, with an explicit stack: networks are hundreds of ops deep.
-  std::vector<Node*> order;
-  std::unordered_set<Node*> visited;
-  std::vector<std::pair<Node*, std::size_t>> stack = {{from.node_.get(), 0}};
-  visited.insert(from.node_.get());
-  while (!stack.empty()) {
-    auto& [node, next] = stack.back();
-    if (next == node->inputs.size()) {
-      order.push_back(node);
-      stack.pop_back();
-      continue;
+  /// What reached a target.
+  Tensor result(const Var& target) { return merged(std::move(terms_[target.node_.get()])).value(); }
+
+  bool wanted(std::size_t input) const override { return is_wanted(node_->inputs[input].get()); }
+
+  void add(std::size_t input, Gradient term) override {
+    if (!term.defined() || !wanted(input)) return;
+    Node* node = node_->inputs[input].get();
+    check(term.tensor.shape() == node->shape, node_->op, ": gradient ", input, " has shape ",
+          term.tensor.shape(), ", input has ", node->shape);
+    contribute(node, std::move(term));
+  }
+
+  std::vector<Gradient> take_others(std::size_t input, std::size_t most) override {
+    Node* node = node_->inputs[input].get();
+    if (!wanted(input) || is_leaf(node) || consumers_[node] != 1) return {};
+    std::vector<Gradient> others = std::exchange(terms_[node], {});
+    if (others.size() <= most) return others;
+    return {merged(std::move(others))};
+  }
+
+  bool wants_sums(std::size_t input) const override {
+    const Node* node = node_->inputs[input].get();
+    return node && node->uses_sums && wanted(input) && consumers_.at(node) == 1;
+  }
+
+  Tensor shared(std::size_t input, DType dtype) override {
+    Node* node = node_->inputs[input].get();
+    const bool kept = to_leaves_ && is_leaf(node);
+    Gradient sum = kept ? std::exchange(node->grad, {}) : merged(std::exchange(terms_[node], {}));
+    if (!sum.defined()) sum.tensor = Tensor::zeros(*context_, node->shape, dtype);
+    sum = {sum.value()};
+    contribute(node, sum);
+    return sum.tensor;
+  }
+
+ private:
+  static bool is_leaf(const Node* node) { return node->op.empty(); }
+  bool is_wanted(const Node* node) const { return node && wanted_.contains(node); }
+
+  /// Depth-first topological order, with an explicit stack: networks are hundreds of ops deep.
+  void sort(Node* from) {
+    std::unordered_set<Node*> visited = {from};
+    std::vector<std::pair<Node*, std::size_t>> stack = {{from, 0}};
+    while (!stack.empty()) {
+      auto& [node, next] = stack.back();
+      if (next == node->inputs.size()) {
+        order_.push_back(node);
+        stack.pop_back();
+        continue;
+      }
+      Node* input = node->inputs[next++].get();
+      if (input && visited.insert(input).second) stack.push_back({input, 0});
     }
-    Node* input = node->inputs[next++].get();
-    if (input && visited.insert(input).second) stack.push_back({input, 0});
   }
 
-  // What leads to a target; everything, when there are none.
-  std::unordered_set<Node*> wanted = targets.empty() ? visited : std::unordered_set<Node*>();
-  for (const Var& target : targets) wanted.insert(target.node_.get());
-  for (Node* node : order)
-    for (const auto& input : node->inputs)
-      if (input && wanted.contains(input.get())) wanted.insert(node);
-
-  std::unordered_map<Node*, Tensor> grads = {{from.node_.get(), grad_out}};
-  if (targets.empty() && from.node_->op.empty()) accumulate(from.node_->grad, grad_out);
-  for (auto it = order.rbegin(); it != order.rend(); ++it) {
-    Node* node = *it;
-    if (node->op.empty() || !wanted.contains(node)) continue;
-    check(bool(node->backward), node->op, ": the tape was freed by an earlier backward");
-    Tensor grad = std::move(grads[node]);
-    grads.erase(node);
-    const BackwardFn backward = std::exchange(node->backward, nullptr);
-    if (!grad.defined()) continue;
-    std::vector<bool> flags;
-    for (const auto& input : node->inputs) flags.push_back(input && wanted.contains(input.get()));
-    std::vector<Tensor> input_grads = backward(grad, flags);
-    grad = Tensor();
-    for (std::size_t i = 0; i < node->inputs.size(); ++i) {
-      if (!flags[i]) continue;
-      Node* input = node->inputs[i].get();
-      check(input_grads[i].defined() && input_grads[i].shape() == input->shape, node->op, ": gradient ", i,
-            " has shape ", input_grads[i].shape(), ", input has ", input->shape);
-      const bool to_leaf = targets.empty() && input->op.empty();
-      accumulate(to_leaf ? input->grad : grads[input], std::exchange(input_grads[i], Tensor()));
+  /// What leads to a target (everything, when there are none), and how many ops contribute to each.
+  void choose(std::span<const Var> targets) {
+    for (const Var& target : targets) wanted_.insert(target.node_.get());
+    for (Node* node : order_) {
+      if (to_leaves_) wanted_.insert(node);
+      for (const auto& input : node->inputs)
+        if (is_wanted(input.get())) wanted_.insert(node);
     }
+    for (const Node* node : order_)
+      for (const auto& input : node->inputs)
+        if (is_wanted(node) && is_wanted(input.get())) ++consumers_[input.get()];
   }
-  std::vector<Tensor> results;
-  for (const Var& target : targets) {
-    const Tensor& grad = grads[target.node_.get()];
-    results.push_back(grad.defined()
-                          ? grad
-                          : Tensor::zeros(target.value_.context(), target.shape(), target.value_.dtype()));
-  }
-  return results;
-}
 
-void Var::backward(const Tensor& grad_out) const { walk(*this, grad_out, {}); }
+  void contribute(Node* node, Gradient term) {
+    if (!to_leaves_ || !is_leaf(node)) return terms_[node].push_back(std::move(term));
+    std::vector<Gradient> both;
+    if (node->grad.defined()) both.push_back(std::exchange(node->grad, {}));
+    both.push_back(std::move(term));
+    node->grad = merged(std::move(both));
+  }
+
+  void visit(Node& node) {
+    if (is_leaf(&node) || !is_wanted(&node)) return;
+    check(bool(node.backward), node.op, ": the tape was freed by an earlier backward");
+    const BackwardFn backward = std::exchange(node.backward, nullptr);
+    Gradient grad = merged(std::exchange(terms_[&node], {}));
+    terms_.erase(&node);
+    if (grad.defined()) {
+      node_ = &node;
+      context_ = &grad.tensor.context();
+      const Range range(*context_, std::string(node.op).c_str());
+      backward(grad, *this);
+    }
+    for (const auto& input : node.inputs)
+      if (is_wanted(input.get())) --consumers_[input.get()];
+  }
+
+  bool to_leaves_;
+  std::vector<Node*> order_;
+  std::unordered_set<const Node*> wanted_;
+  std::unordered_map<const Node*, int> consumers_;  // that have not contributed yet
+  std::unordered_map<const Node*, std::vector<Gradient>> terms_;
+  const Node* node_ = nullptr;  // whose backward function runs
+  Context* context_ = nullptr;
+};
+
+void Var::backward(const Tensor& grad_out) const { Walk(*this, grad_out, {}); }
 
 std::vector<Tensor> vjp(const Var& y, const Tensor& cotangent, std::span<const Var> leaves) {
   check(!leaves.empty(), "vjp: no leaves given");
   for (const Var& leaf : leaves) check(leaf.requires_grad(), "vjp: a leaf does not require a gradient");
-  return Var::walk(y, cotangent, leaves);
+  Var::Walk walk(y, cotangent, leaves);
+  std::vector<Tensor> results;
+  for (const Var& leaf : leaves) {
+    const Tensor grad = walk.result(leaf);
+    results.push_back(
+        grad.defined() ? grad : Tensor::zeros(leaf.value().context(), leaf.shape(), leaf.value().dtype()));
+  }
+  return results;
 }
 
 }  // namespace sgm

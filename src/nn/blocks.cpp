@@ -21,15 +21,52 @@ int BlockOptions::groups(int channels) const {
   return fixed_groups ? fixed_groups : std::min(channels / 4, 32);
 }
 
-ResBlock::ResBlock(Builder& b, const BlockOptions& o, int in, int out, Resampling resampling)
+std::int64_t NoiseShifts::add(const std::string& reference, int channels) {
+  blocks_.push_back({reference, channels_, channels});
+  channels_ += channels;
+  return blocks_.back().first;
+}
+
+void NoiseShifts::build(Builder& b, int temb_dim) {
+  std::vector<double> weights;
+  std::vector<ReferencePart> weight_parts, bias_parts, conv_parts;
+  for (const Block& block : blocks_) {
+    const double bound = init_bound(1.0, temb_dim, static_cast<int>(block.channels));
+    const std::vector<double> drawn = b.uniform({block.channels, temb_dim}, bound).to_host_f64();
+    weights.insert(weights.end(), drawn.begin(), drawn.end());
+    const auto part = [&](const char* name) {
+      return ReferencePart{block.reference + name, ReferencePart::Layout::same, block.first, block.channels};
+    };
+    weight_parts.push_back(part(".Dense_0.weight"));
+    bias_parts.push_back(part(".Dense_0.bias"));
+    conv_parts.push_back(part(".Conv_0.bias"));
+  }
+  weight_ = &add_parameter(
+      "weight",
+      Tensor::from_host(b.context, std::span<const double>(weights), {channels_, temb_dim}, b.dtype),
+      std::move(weight_parts));
+  bias_ = &add_parameter("bias", b.constant({channels_}, 0.0), std::move(bias_parts));
+  conv_bias_ = &add_parameter("conv_bias", b.constant({channels_}, 0.0), std::move(conv_parts));
+}
+
+Var NoiseShifts::forward(const Var& temb) const {
+  return linear(temb, *weight_, sgm::add(*bias_, *conv_bias_));
+}
+
+Var NoiseShifts::forward(Context& context, std::int64_t n) const {
+  return add_bias(Var(Tensor::zeros(context, {n, channels_}, conv_bias_->value().dtype())), *conv_bias_);
+}
+
+ResBlock::ResBlock(Builder& b, const BlockOptions& o, std::int64_t first_shift, int in, int out,
+                   Resampling resampling)
     : resampling_(resampling),
       resample_(resampling == Resampling::up ? o.up() : o.down()),
       rescale_(o.rescale()),
       dropout_(o.dropout),
       dropout_index_(b.dropouts++),
+      first_shift_(first_shift),
       norm0_(&add_module<NormLayer>("norm0", "GroupNorm_0", b, in, o.groups(in), o.activation)),
-      conv0_(&add_module<ConvLayer>("conv0", "Conv_0", b, in, out, 3)),
-      dense_(&add_module<LinearLayer>("dense", "Dense_0", b, o.temb_dim, out)),
+      conv0_(&add_module<ConvLayer>("conv0", "Conv_0", b, in, out, 3, 1.0, ConvStyle::bias_free)),
       norm1_(&add_module<NormLayer>("norm1", "GroupNorm_1", b, out, o.groups(out), o.activation)),
       conv1_(&add_module<ConvLayer>("conv1", "Conv_1", b, out, out, 3, o.init_scale)) {
   if (o.biggan && (in != out || resampling != Resampling::none))
@@ -38,19 +75,21 @@ ResBlock::ResBlock(Builder& b, const BlockOptions& o, int in, int out, Resamplin
     shortcut_ = &add_module<ConvLayer>("shortcut", "NIN_0", b, in, out, 1, 0.1, ConvStyle::nin);
 }
 
-Var ResBlock::forward(const Var& input, const Var& temb, const ForwardMode& mode) const {
-  Var x = input, h = norm0_->forward(x);
+Var ResBlock::forward(const Var& input, const Var& input2, const Var& shifts, const ForwardMode& mode) const {
+  // Only a shortcut convolution reads two inputs as one.
+  const bool joined = input2.defined() && (!shortcut_ || resampling_ != Resampling::none);
+  Var x = joined ? concat_channels(input, input2) : input;
+  const Var x2 = joined ? Var() : input2;
+  Var h = norm0_->forward_two(x, x2);
   if (resampling_ != Resampling::none) {
     h = resample(h, resample_);
     x = resample(x, resample_);
   }
-  h = conv0_->forward(h);
   NoiseKey key = mode.noise;
   key.purpose = static_cast<Purpose>(static_cast<std::uint32_t>(Purpose::dropout) + dropout_index_);
-  // The time embedding is added inside the norm, which reads h anyway.
-  const Var shift = temb.defined() ? dense_->forward(temb) : Var();
-  h = norm1_->forward(h, shift, mode.training ? dropout_ : 0.0, key);
-  if (shortcut_) x = shortcut_->forward(x);
+  // The shift is added inside the norm, which reads h anyway.
+  h = norm1_->forward(conv0_->forward(h), {shifts, first_shift_}, mode.training ? dropout_ : 0.0, key);
+  if (shortcut_) x = shortcut_->forward_two(x, x2);
   return conv1_->forward(h, x, rescale_);
 }
 

@@ -9,17 +9,16 @@ namespace {
 
 using Layout = ReferencePart::Layout;
 
-/// Half-width of the uniform distribution with variance scale / fan_avg; scale 0 stands for 1e-10.
-double init_bound(double scale, int fan_in, int fan_out) {
-  return std::sqrt(3.0 * (scale == 0.0 ? 1e-10 : scale) / (0.5 * (fan_in + fan_out)));
-}
-
 std::vector<ReferencePart> conv_weight_name(ConvStyle style) {
   return style == ConvStyle::nin ? std::vector<ReferencePart>{{"W", Layout::transposed}}
                                  : std::vector<ReferencePart>{{"weight", Layout::oihw}};
 }
 
 }  // namespace
+
+double init_bound(double scale, int fan_in, int fan_out) {
+  return std::sqrt(3.0 * (scale == 0.0 ? 1e-10 : scale) / (0.5 * (fan_in + fan_out)));
+}
 
 LinearLayer::LinearLayer(Builder& b, int in, int out, double scale)
     : weight_(add_parameter("weight", b.uniform({out, in}, init_bound(scale, in, out)), {{"weight"}})),
@@ -30,13 +29,15 @@ ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, double scale, Conv
                             b.uniform({out, filter, filter, in},
                                       init_bound(scale, in * filter * filter, out * filter * filter)),
                             conv_weight_name(style))),
-      bias_(add_parameter("bias", b.constant({out}, 0.0), {{style == ConvStyle::nin ? "b" : "bias"}})),
-      params_{1, filter / 2, filter / 2} {}
+      params_{1, filter / 2, filter / 2} {
+  if (style != ConvStyle::bias_free)
+    bias_ = &add_parameter("bias", b.constant({out}, 0.0), {{style == ConvStyle::nin ? "b" : "bias"}});
+}
 
 Var ConvLayer::forward_f32(const Var& x) const {
   Conv2dParams params = params_;
   params.keep_f32 = true;
-  return conv2d(x, weight_, bias_, params);
+  return conv2d(x, weight_, bias(), params);
 }
 
 QkvLayer::QkvLayer(Builder& b, int c)
@@ -57,7 +58,7 @@ NormLayer::NormLayer(Builder& b, int channels, int groups, Activation activation
         " groups; choose nf a multiple of ", 4 * groups);
 }
 
-Var NormLayer::forward(const Var& x, const Var& shift, double dropout, const NoiseKey& key) const {
+Var NormLayer::forward(const Var& x, const ChannelShift& shift, double dropout, const NoiseKey& key) const {
   GroupNormParams params = params_;
   params.dropout = dropout;
   params.dropout_key = key;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/elementwise.h"
 #include "sgm/core/registry.h"
 #include "sgm/nn/blocks.h"
 
@@ -61,10 +62,10 @@ class UNet final : public ScoreNetwork {
   int build_decoder(Builder& b, int channels);
   void build_pyramid_output(Builder& b, UpLevel& level, std::size_t l, int channels, int& pyramid_channels);
 
-  Var embed(const Tensor& noise_label, DType dtype) const;
-  Var encode(const Var& x, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const;
-  Var decode(Var h, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const;
-  Var resampled_down(const DownLevel& level, const Var& h, const Var& temb, const ForwardMode& mode) const;
+  Var noise_shifts(const Tensor& noise_label, DType dtype) const;
+  Var encode(const Var& x, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const;
+  Var decode(Var h, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const;
+  Var resampled_down(const DownLevel& level, const Var& h, const Var& shifts, const ForwardMode& mode) const;
   Tensor output_scale(const Tensor& noise_label) const;
 
   bool attends(std::size_t level) const {
@@ -77,9 +78,13 @@ class UNet final : public ScoreNetwork {
   /// The name of the next module in published checkpoints: a flat list, numbered in construction order.
   std::string next() { return "all_modules." + std::to_string(index_++); }
 
+  ResBlock& add_block(const std::string& name, Builder& b, int in, int out,
+                      Resampling resampling = Resampling::none);
+
   Config config_;
   DType dtype_;
   BlockOptions options_;
+  NoiseShifts* shifts_;
   Progressive progressive_;
   ProgressiveInput progressive_input_;
   bool cat_;
@@ -101,6 +106,7 @@ UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
     : config_(config),
       dtype_(b.dtype),
       options_(options),
+      shifts_(&add_module<NoiseShifts>("noise_shifts", "")),
       progressive_(find_entry(kProgressive, config.model.progressive, "model.progressive").value),
       progressive_input_(
           find_entry(kProgressiveInput, config.model.progressive_input, "model.progressive_input").value),
@@ -114,12 +120,19 @@ UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
   int channels = build_encoder(b);
   build_middle(b, channels);
   channels = build_decoder(b, channels);
+  shifts_->build(b, options_.temb_dim);
   if (progressive_ != Progressive::output_skip) {
     norm_out_ = &add_module<NormLayer>("norm_out", next(), b, channels, options_.groups(channels),
                                        options_.activation);
     conv_out_ = &add_module<ConvLayer>("conv_out", next(), b, channels, config.data.num_channels, 3,
                                        config.model.init_scale);
   }
+}
+
+ResBlock& UNet::add_block(const std::string& name, Builder& b, int in, int out, Resampling resampling) {
+  const std::string reference = next();
+  const std::int64_t first_shift = shifts_->add(reference, out);
+  return add_module<ResBlock>(name, reference, b, options_, first_shift, in, out, resampling);
 }
 
 void UNet::build_embedding(Builder& b) {
@@ -141,8 +154,7 @@ int UNet::build_encoder(Builder& b) {
     const std::string name = "down." + std::to_string(l) + '.';
     for (int i = 0; i < m.num_res_blocks; ++i) {
       const std::string number = std::to_string(i);
-      ResBlock& block =
-          add_module<ResBlock>(name + "block" + number, next(), b, options_, channels, channels_of(l));
+      ResBlock& block = add_block(name + "block" + number, b, channels, channels_of(l));
       channels = channels_of(l);
       AttentionBlock* attention =
           attends(l) ? &add_module<AttentionBlock>(name + "attention" + number, next(), b, options_, channels)
@@ -152,8 +164,7 @@ int UNet::build_encoder(Builder& b) {
     }
     if (l + 1 == levels()) break;
     if (options_.biggan)
-      level.down_block =
-          &add_module<ResBlock>(name + "resample", next(), b, options_, channels, channels, Resampling::down);
+      level.down_block = &add_block(name + "resample", b, channels, channels, Resampling::down);
     else
       level.down_plain = &add_module<ResampleBlock>(name + "resample", next(), b, options_, Resampling::down,
                                                     m.resamp_with_conv, channels, channels);
@@ -176,9 +187,9 @@ int UNet::build_encoder(Builder& b) {
 }
 
 void UNet::build_middle(Builder& b, int channels) {
-  middle0_ = &add_module<ResBlock>("middle.block0", next(), b, options_, channels, channels);
+  middle0_ = &add_block("middle.block0", b, channels, channels);
   middle_attention_ = &add_module<AttentionBlock>("middle.attention", next(), b, options_, channels);
-  middle1_ = &add_module<ResBlock>("middle.block1", next(), b, options_, channels, channels);
+  middle1_ = &add_block("middle.block1", b, channels, channels);
 }
 
 int UNet::build_decoder(Builder& b, int channels) {
@@ -189,8 +200,8 @@ int UNet::build_decoder(Builder& b, int channels) {
     UpLevel& level = up_[l];
     const std::string name = "up." + std::to_string(l) + '.';
     for (int i = 0; i <= m.num_res_blocks; ++i) {
-      level.blocks.push_back(&add_module<ResBlock>(name + "block" + std::to_string(i), next(), b, options_,
-                                                   channels + skips.back(), channels_of(l)));
+      level.blocks.push_back(
+          &add_block(name + "block" + std::to_string(i), b, channels + skips.back(), channels_of(l)));
       skips.pop_back();
       channels = channels_of(l);
     }
@@ -199,8 +210,7 @@ int UNet::build_decoder(Builder& b, int channels) {
     build_pyramid_output(b, level, l, channels, pyramid_channels);
     if (l == 0) break;
     if (options_.biggan)
-      level.up_block =
-          &add_module<ResBlock>(name + "resample", next(), b, options_, channels, channels, Resampling::up);
+      level.up_block = &add_block(name + "resample", b, channels, channels, Resampling::up);
     else
       level.up_plain = &add_module<ResampleBlock>(name + "resample", next(), b, options_, Resampling::up,
                                                   m.resamp_with_conv, channels, channels);
@@ -231,19 +241,19 @@ void UNet::build_pyramid_output(Builder& b, UpLevel& level, std::size_t l, int c
   pyramid_channels = out;
 }
 
-Var UNet::embed(const Tensor& noise_label, DType dtype) const {
-  if (!config_.model.conditional) return {};
+Var UNet::noise_shifts(const Tensor& noise_label, DType dtype) const {
+  if (!config_.model.conditional) return shifts_->forward(noise_label.context(), noise_label.shape()[0]);
   const Var h = activate(linear0_->forward(embedding_->forward(noise_label, dtype)), options_.activation);
   // Every block applies the activation to the embedding before its own projection: once is enough.
-  return activate(linear1_->forward(h), options_.activation);
+  return shifts_->forward(activate(linear1_->forward(h), options_.activation));
 }
 
-Var UNet::resampled_down(const DownLevel& level, const Var& h, const Var& temb,
+Var UNet::resampled_down(const DownLevel& level, const Var& h, const Var& shifts,
                          const ForwardMode& mode) const {
-  return level.down_block ? level.down_block->forward(h, temb, mode) : level.down_plain->forward(h);
+  return level.down_block ? level.down_block->forward(h, {}, shifts, mode) : level.down_plain->forward(h);
 }
 
-Var UNet::encode(const Var& x, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const {
+Var UNet::encode(const Var& x, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const {
   const double rescale = options_.rescale();
   // The first convolutions see the noisy image itself and stay in f32: bf16 would blur the smallest noise.
   Var h = cast(conv_in_->forward(x), mode.compute), pyramid = x;
@@ -251,12 +261,12 @@ Var UNet::encode(const Var& x, const Var& temb, const ForwardMode& mode, std::ve
   for (std::size_t l = 0; l < levels(); ++l) {
     const DownLevel& level = down_[l];
     for (const DownLevel::Stage& stage : level.stages) {
-      h = stage.block->forward(h, temb, mode);
+      h = stage.block->forward(h, {}, shifts, mode);
       if (stage.attention) h = stage.attention->forward(h);
       skips.push_back(h);
     }
     if (l + 1 == levels()) break;
-    h = resampled_down(level, h, temb, mode);
+    h = resampled_down(level, h, shifts, mode);
     if (progressive_input_ == ProgressiveInput::input_skip) {
       pyramid = level.pyramid_down->forward(pyramid);
       const Var combined = cast(level.pyramid_combine->forward(pyramid), mode.compute);
@@ -271,13 +281,13 @@ Var UNet::encode(const Var& x, const Var& temb, const ForwardMode& mode, std::ve
   return h;
 }
 
-Var UNet::decode(Var h, const Var& temb, const ForwardMode& mode, std::vector<Var>& skips) const {
+Var UNet::decode(Var h, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const {
   const double rescale = options_.rescale();
   Var pyramid;
   for (std::size_t l = levels(); l-- > 0;) {
     const UpLevel& level = up_[l];
     for (const ResBlock* block : level.blocks) {
-      h = block->forward(concat_channels(h, skips.back()), temb, mode);
+      h = block->forward(h, skips.back(), shifts, mode);
       skips.pop_back();
     }
     if (level.attention) h = level.attention->forward(h);
@@ -292,7 +302,7 @@ Var UNet::decode(Var h, const Var& temb, const ForwardMode& mode, std::vector<Va
         pyramid = level.pyramid_conv->forward(level.pyramid_norm->forward(h));
     }
     if (l == 0) break;
-    h = level.up_block ? level.up_block->forward(h, temb, mode) : level.up_plain->forward(h);
+    h = level.up_block ? level.up_block->forward(h, {}, shifts, mode) : level.up_plain->forward(h);
   }
   if (progressive_ == Progressive::output_skip) return pyramid;
   return conv_out_->forward_f32(norm_out_->forward(h));
@@ -301,18 +311,13 @@ Var UNet::decode(Var h, const Var& temb, const ForwardMode& mode, std::vector<Va
 /// 1 / sigma of every image: the label itself for Fourier embeddings, else an index into the geometric table
 /// from sigma_max down to sigma_min.
 Tensor UNet::output_scale(const Tensor& noise_label) const {
-  std::vector<double> scale = noise_label.to_host_f64();
   const SDEConfig& sde = config_.sde;
-  for (double& value : scale) {
-    double sigma = value;
-    if (config_.model.embedding_type != "fourier") {
-      const double last = std::max(1, sde.num_scales - 1);
-      const double index = std::clamp(std::trunc(value), 0.0, static_cast<double>(sde.num_scales - 1));
-      sigma = sde.sigma_max * std::pow(sde.sigma_min / sde.sigma_max, index / last);
-    }
-    value = 1.0 / sigma;
-  }
-  return Tensor::from_host(noise_label.context(), std::span<const double>(scale), noise_label.shape());
+  Tensor scale = Tensor::empty(noise_label.context(), noise_label.shape(), DType::f64);
+  const bool sigmas = config_.model.embedding_type == "fourier";
+  run(InverseSigma{noise_label.buffer(), scale.buffer(), scale.numel(), sde.sigma_min, sde.sigma_max,
+                   sigmas ? 0 : sde.num_scales},
+      scale.context());
+  return scale;
 }
 
 Var UNet::forward(const Var& x, const Tensor& noise_label, const ForwardMode& mode) {
@@ -325,14 +330,14 @@ Var UNet::forward(const Var& x, const Tensor& noise_label, const ForwardMode& mo
   check(noise_label.shape() == Shape({s[0]}) && noise_label.dtype() == DType::f64,
         "network: noise labels must be [", s[0], "] f64, got ", noise_label.shape(), " ",
         noise_label.dtype());
-  const Var temb = embed(noise_label, x.value().dtype());
+  const Var shifts = noise_shifts(noise_label, x.value().dtype());
   std::vector<Var> skips;
   const Var input = d.centered ? x : affine(x, 2.0, -1.0);
-  Var h = encode(input, temb, mode, skips);
-  h = middle0_->forward(h, temb, mode);
+  Var h = encode(input, shifts, mode, skips);
+  h = middle0_->forward(h, {}, shifts, mode);
   h = middle_attention_->forward(h);
-  h = middle1_->forward(h, temb, mode);
-  h = decode(h, temb, mode, skips);
+  h = middle1_->forward(h, {}, shifts, mode);
+  h = decode(h, shifts, mode, skips);
   return config_.model.scale_by_sigma ? scale_images(h, output_scale(noise_label)) : h;
 }
 

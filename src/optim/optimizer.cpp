@@ -42,10 +42,10 @@ void Optimizer::update() {
   std::int64_t chunks = 0;
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter.var->value();
-    const Tensor& grad = slot.parameter.var->grad();
+    const Gradient& grad = slot.parameter.var->gradient();
     const std::int64_t n = value.numel();
     entries.push_back({value.buffer(), slot.m.buffer(), slot.v.buffer(), slot.ema.buffer(),
-                       value.low_buffer(), grad.buffer(), 1.0, n, chunks});
+                       value.low_buffer(), grad.tensor.buffer(), grad.factor, n, chunks});
     chunks += (n + ParameterList::kChunk - 1) / ParameterList::kChunk;
   }
   const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));

@@ -79,13 +79,12 @@ LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, std
                    per_image.buffer(), gradient.buffer(), n, x0.numel() / n, reduce_mean_},
       context);
   Var mean = record("denoising_loss", mean_of(per_image), {output},
-                    [gradient](const Tensor& grad_out, const std::vector<bool>&) {
-                      const double factor = grad_out.item();
-                      if (factor == 1.0) return std::vector<Tensor>{gradient};
+                    [gradient](const Gradient& grad_out, InputGradients& into) {
                       Tensor scaled = Tensor::empty(gradient.context(), gradient.shape(), gradient.dtype());
-                      run(AddScaled{gradient.buffer(), {}, scaled.buffer(), scaled.numel(), factor, 0.0},
+                      run(ScaleRows{gradient.buffer(), grad_out.tensor.buffer(), scaled.buffer(), 1,
+                                    scaled.numel(), grad_out.factor, 0.0},
                           gradient.context());
-                      return std::vector<Tensor>{scaled};
+                      into.add(0, {scaled});
                     });
   return {mean, per_image};
 }

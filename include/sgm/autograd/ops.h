@@ -46,9 +46,10 @@ struct Conv2dParams {
   int pad_end = 0;        // zeros after
   bool keep_f32 = false;  // bf16 input: write the f32 sums unrounded
 };
-/// scale (conv(x, weight) + bias + residual); bias [K] and residual (shape of the output) may be absent.
+/// scale (conv(x, weight) + bias + residual); bias [K] and residual (shape of the output) may be absent. For
+/// 1x1 filters x2 may hold the last channels of the input, which are then never copied together.
 Var conv2d(const Var& x, const Var& weight, const Var& bias = {}, Conv2dParams params = {},
-           const Var& residual = {}, double scale = 1.0);
+           const Var& residual = {}, double scale = 1.0, const Var& x2 = {});
 
 struct GroupNormParams {
   int groups = 32;
@@ -57,9 +58,16 @@ struct GroupNormParams {
   double dropout = 0.0;  // rate; 0 turns it off
   NoiseKey dropout_key;  // names the mask
 };
-/// dropout(activation(gamma (x + shift - mean) rstd + beta)); shift [N, C] f32 may be absent.
+/// Numbers added to every pixel, by image and channel: columns first .. first + C - 1 of all [N, >= C], f32
+/// beside bf16. Norms that share `all` use different columns of it.
+struct ChannelShift {
+  Var all;
+  std::int64_t first = 0;
+};
+/// dropout(activation(gamma (x + shift - mean) rstd + beta)); the shift may be absent; x2 may hold the last
+/// channels of the input.
 Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& params,
-               const Var& shift = {});
+               const ChannelShift& shift = {}, const Var& x2 = {});
 
 /// Up-sampling by `up`, correlation with separable `taps`, down-sampling by `down`; pads may be negative.
 struct ResampleParams {

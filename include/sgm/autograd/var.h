@@ -11,10 +11,40 @@
 
 namespace sgm {
 
-/// Takes dL/d(output) and, for each input, whether its gradient is wanted; returns dL/d(input i), absent
-/// where not wanted.
-using BackwardFn =
-    std::function<std::vector<Tensor>(const Tensor& grad_out, const std::vector<bool>& wanted)>;
+/// A gradient on its way back: factor times tensor, so that scaling costs no pass over memory.
+struct Gradient {
+  Tensor tensor;
+  double factor = 1.0;
+  /// Sums of `tensor` over all its dimensions but the last, where the op that wrote it found them on its way.
+  Tensor sums = {};
+
+  bool defined() const { return tensor.defined(); }
+  /// The product itself.
+  Tensor value() const;
+};
+
+/// Where a backward function leaves the gradients of its op's inputs. Contributions of different ops to one
+/// input are kept apart until someone needs their sum.
+class InputGradients {
+ public:
+  virtual ~InputGradients() = default;
+
+  virtual bool wanted(std::size_t input) const = 0;
+  /// Contributes to the gradient of an input, of the input's shape.
+  virtual void add(std::size_t input, Gradient term) = 0;
+
+  /// When this op is the last that contributes to an input: takes what the others did, as at most `most`
+  /// terms, for the op to add them to its own contribution while it writes that. Else empty.
+  virtual std::vector<Gradient> take_others(std::size_t input, std::size_t most) = 0;
+  /// Whether the op that made the input can use Gradient::sums of what this op adds.
+  virtual bool wants_sums(std::size_t input) const = 0;
+  /// The input's gradient as one tensor, zero at first, for ops that each use a slice of a common input: they
+  /// write their slices and add() nothing.
+  virtual Tensor shared(std::size_t input, DType dtype) = 0;
+};
+
+/// Contributes to the gradients of an op's inputs, given that of its output. An absent contribution is zero.
+using BackwardFn = std::function<void(const Gradient& grad_out, InputGradients& into)>;
 
 /// A tensor on the tape. Networks, differentiable ops and losses see Var; SDEs and samplers see Tensor.
 /// Copies share the tensor and its place on the tape. The tape keeps what gradients need, not the values in
@@ -33,6 +63,8 @@ class Var {
 
   /// Sum of the gradients that reached this leaf since zero_grad(); absent before the first.
   const Tensor& grad() const;
+  /// The same, as the product that it may be.
+  const Gradient& gradient() const;
   void zero_grad();
 
   /// Back-propagates grad_out (shape of value()) into every leaf, freeing the tape on the way. Throws Error
@@ -41,17 +73,18 @@ class Var {
 
  private:
   struct Node;
-  friend Var record(std::string_view, Tensor, std::vector<Var>, BackwardFn);
+  class Walk;
+  friend Var record(std::string_view, Tensor, std::vector<Var>, BackwardFn, bool);
   friend std::vector<Tensor> vjp(const Var&, const Tensor&, std::span<const Var>);
-  static std::vector<Tensor> walk(const Var& from, const Tensor& grad_out, std::span<const Var> targets);
 
   Tensor value_;
   std::shared_ptr<Node> node_;
 };
 
 /// Ends every differentiable op: computes nothing, remembers `backward` if an input needs it. `op` names the
-/// op in errors and profiles.
-Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardFn backward);
+/// op in errors and profiles; uses_sums: backward has a use for Gradient::sums.
+Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardFn backward,
+           bool uses_sums = false);
 
 /// The vector-Jacobian product cotangent^T dy/d(leaf) for each of `leaves`, touching no leaf's grad(); frees
 /// the tape. Leaves that y does not depend on get zeros.

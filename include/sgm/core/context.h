@@ -42,6 +42,8 @@ class Context {
   virtual ~Context() = default;
 
   virtual bool is_cpu() const = 0;
+  /// Whether convolutions of bf16 activations read bf16 weights here, and give bf16 gradients of them.
+  virtual bool has_low_weights() const { return false; }
   /// One line for people: device, threads or memory, instruction set, library versions.
   virtual std::string describe() const = 0;
 
@@ -59,8 +61,8 @@ class Context {
   /// Waits until all work is done. Work that failed throws Error here at the latest.
   virtual void synchronize() {}
   /// Runs `work` in capture mode: its launches are recorded and not executed. Null where the device cannot,
-  /// with why_not telling the reason. `work` must not read results; what it uploads is
-  /// uploaded again at every replay, unchanged.
+  /// with why_not telling the reason. `work` must not read results; what it uploads is uploaded again at every
+  /// replay, unchanged.
   virtual std::unique_ptr<Replay> capture(const std::function<void()>& /*work*/, std::string* why_not) {
     if (why_not) *why_not = "this device executes calls at once";
     return nullptr;

@@ -27,24 +27,49 @@ struct BlockOptions {
   ResampleParams down() const { return downsample_params(fir ? fir_kernel : std::vector<int>{1, 1}); }
 };
 
+/// What tells the residual blocks the noise level: a projection of the time embedding to one number per
+/// channel of each block, added to the output of its first convolution. One matrix product serves all blocks;
+/// the biases of those convolutions are kept here, because they are added at the same place.
+class NoiseShifts : public Module {
+ public:
+  /// Makes room for a block that published checkpoints call `reference`; returns its first column.
+  std::int64_t add(const std::string& reference, int channels);
+  /// Makes the parameters, after the last add().
+  void build(Builder& builder, int temb_dim);
+  /// temb [N, temb_dim], activated already -> [N, channels of all blocks].
+  Var forward(const Var& temb) const;
+  /// The same without a time embedding, for a batch of n.
+  Var forward(Context& context, std::int64_t n) const;
+
+ private:
+  struct Block {
+    std::string reference;
+    std::int64_t first, channels;
+  };
+  std::vector<Block> blocks_;
+  std::int64_t channels_ = 0;
+  Var *weight_ = nullptr, *bias_ = nullptr, *conv_bias_ = nullptr;
+};
+
 enum class Resampling { none, up, down };
 
-/// The residual block: norm, act, [resample,] conv, + time embedding, norm, act, dropout, conv, + shortcut.
+/// The residual block: norm, act, [resample,] conv, + noise shift, norm, act, dropout, conv, + shortcut.
 class ResBlock : public Module {
  public:
-  ResBlock(Builder& builder, const BlockOptions& options, int in, int out,
+  /// first_shift: the block's first column of the noise shifts.
+  ResBlock(Builder& builder, const BlockOptions& options, std::int64_t first_shift, int in, int out,
            Resampling resampling = Resampling::none);
-  /// x [N, H, W, in]; temb [N, temb_dim], activated already, or absent.
-  Var forward(const Var& x, const Var& temb, const ForwardMode& mode) const;
+  /// x and x2 (may be absent) hold together [N, H, W, in]; shifts as from NoiseShifts.
+  Var forward(const Var& x, const Var& x2, const Var& shifts, const ForwardMode& mode) const;
 
  private:
   Resampling resampling_;
   ResampleParams resample_;
   double rescale_, dropout_;
   std::uint32_t dropout_index_;
+  std::int64_t first_shift_;
   NormLayer* norm0_;
   ConvLayer* conv0_;
-  LinearLayer* dense_;
   NormLayer* norm1_;
   ConvLayer* conv1_;
   ConvLayer* shortcut_ = nullptr;

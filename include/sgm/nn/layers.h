@@ -7,6 +7,9 @@
 
 namespace sgm {
 
+/// Half-width of the uniform distribution with variance scale / fan_avg; scale 0 stands for 1e-10.
+double init_bound(double scale, int fan_in, int fan_out);
+
 /// x [M, in] -> [M, out].
 class LinearLayer : public Module {
  public:
@@ -19,8 +22,9 @@ class LinearLayer : public Module {
 
 /// What a convolution layer is called in published checkpoints.
 enum class ConvStyle {
-  conv,  // weight [out, in, k, k], bias
-  nin,   // a 1x1 convolution stored as a matrix: W [in, out], b
+  conv,       // weight [out, in, k, k], bias
+  nin,        // a 1x1 convolution stored as a matrix: W [in, out], b
+  bias_free,  // weight [out, in, k, k]; the bias is kept elsewhere
 };
 
 /// x [N, H, W, in] -> [N, H', W', out]; 3x3 filters are padded by 1 unless params say otherwise.
@@ -28,21 +32,28 @@ class ConvLayer : public Module {
  public:
   ConvLayer(Builder& builder, int in, int out, int filter, double scale = 1.0,
             ConvStyle style = ConvStyle::conv);
-  Var forward(const Var& x) const { return conv2d(x, weight_, bias_, params_); }
-  Var forward(const Var& x, Conv2dParams params) const { return conv2d(x, weight_, bias_, params); }
+  Var forward(const Var& x) const { return conv2d(x, weight_, bias(), params_); }
+  Var forward(const Var& x, Conv2dParams params) const { return conv2d(x, weight_, bias(), params); }
   /// rescale (conv(x) + residual).
   Var forward(const Var& x, const Var& residual, double rescale) const {
-    return conv2d(x, weight_, bias_, params_, residual, rescale);
+    return conv2d(x, weight_, bias(), params_, residual, rescale);
+  }
+  /// 1x1 filters over the channels of x and then those of x2, which may be absent.
+  Var forward_two(const Var& x, const Var& x2) const {
+    return conv2d(x, weight_, bias(), params_, {}, 1.0, x2);
   }
   /// filter(conv(x)) + bias.
   Var forward_then(const Var& x, Conv2dParams params, const ResampleParams& filter) const {
-    return add_bias(resample(conv2d(x, weight_, {}, params), filter), bias_);
+    return add_bias(resample(conv2d(x, weight_, {}, params), filter), bias());
   }
   /// f32 output whatever x is.
   Var forward_f32(const Var& x) const;
 
  private:
-  Var &weight_, &bias_;
+  Var bias() const { return bias_ ? *bias_ : Var(); }
+
+  Var& weight_;
+  Var* bias_ = nullptr;
   Conv2dParams params_;
 };
 
@@ -62,9 +73,10 @@ class NormLayer : public Module {
  public:
   NormLayer(Builder& builder, int channels, int groups, Activation activation = Activation::none);
   Var forward(const Var& x) const { return group_norm(x, gamma_, beta_, params_); }
-  /// With a per-image, per-channel shift [N, C] before the norm (may be absent) and dropout after the
-  /// activation.
-  Var forward(const Var& x, const Var& shift, double dropout, const NoiseKey& key) const;
+  /// Over the channels of x and then those of x2, which may be absent.
+  Var forward_two(const Var& x, const Var& x2) const { return group_norm(x, gamma_, beta_, params_, {}, x2); }
+  /// With a shift before the norm and dropout after the activation.
+  Var forward(const Var& x, const ChannelShift& shift, double dropout, const NoiseKey& key) const;
 
  private:
   Var &gamma_, &beta_;

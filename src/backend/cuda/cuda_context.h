@@ -34,6 +34,7 @@ class CudaContext final : public Context {
   ~CudaContext() override;
 
   bool is_cpu() const override { return false; }
+  bool has_low_weights() const override { return true; }
   std::string describe() const override;
   void* allocate(std::size_t bytes) override;
   void release(void* data, std::size_t bytes) noexcept override;
