@@ -1,6 +1,8 @@
 #pragma once
 // Elementwise ops, channel concatenation and row sums.
 
+#include <cmath>
+
 #include "kernels/op.h"
 #include "sgm/core/activation.h"
 
@@ -134,6 +136,14 @@ struct InverseSigma {
   std::int64_t n;
   double sigma_min, sigma_max;
   std::int64_t num_scales;  // 0: labels are sigmas
+
+  /// 1 / sigma of one label; NaN stays NaN.
+  SGM_HD double of(double value) const {
+    if (num_scales == 0) return 1.0 / value;
+    const double last = static_cast<double>(num_scales - 1), whole = trunc(value);
+    const double index = whole < 0.0 ? 0.0 : last < whole ? last : whole;
+    return 1.0 / (sigma_max * pow(sigma_min / sigma_max, num_scales > 1 ? index / last : 0.0));
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -52,7 +52,7 @@ void check_add_scaled(Context& context, DType dtype) {
 }
 
 void check_scale_rows(Context& context, DType dtype) {
-  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 13}, {3, 257}}) {
+  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 13}, {3, 257}, {3, 64}}) {
     const std::vector<double> x = normals(rows * cols, 1, dtype), scale = random_values(rows, 2);
     const Guarded in(context, x, dtype), factors(context, scale, DType::f64), y(context, rows * cols, dtype),
         z(context, rows * cols, dtype);
@@ -66,7 +66,7 @@ void check_scale_rows(Context& context, DType dtype) {
 }
 
 void check_add_bias(Context& context, DType dtype) {
-  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 13}, {257, 3}}) {
+  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 13}, {257, 3}, {5, 24}}) {
     const std::vector<double> x = normals(rows * cols, 1, dtype),
                               bias = normals(cols, 2, parameter_type(dtype));
     const Guarded in(context, x, dtype), b(context, bias, parameter_type(dtype)),
@@ -81,7 +81,7 @@ void check_add_bias(Context& context, DType dtype) {
 struct ConcatSizes {
   std::int64_t rows, ca, cb;
 };
-constexpr ConcatSizes kConcats[] = {{1, 1, 1}, {7, 5, 3}, {13, 1, 16}};
+constexpr ConcatSizes kConcats[] = {{1, 1, 1}, {7, 5, 3}, {13, 1, 16}, {5, 24, 8}, {3, 16, 4}};
 
 void check_concat_channels(Context& context, DType dtype) {
   for (const auto& [rows, ca, cb] : kConcats) {
@@ -119,18 +119,34 @@ void check_split_channels(Context& context, DType dtype) {
 }
 
 void check_sum_rows(Context& context, DType dtype) {
-  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {13, 7}, {1021, 3}}) {
-    const std::vector<double> x = normals(rows * cols, 1, dtype);
-    const Guarded in(context, x, dtype), y(context, cols, parameter_type(dtype));
-    run(SumRows{in.buffer(), y.buffer(), rows, cols}, context);
-    std::vector<double> expected(static_cast<std::size_t>(cols));
-    for (std::size_t i = 0; i < x.size(); ++i) expected[i % expected.size()] += x[i];
-    expect_close(y.values(), expected, roundings(parameter_type(dtype), 32));
-  }
+  // No rows, one, several chunks of them; columns by sixteen bytes, one by one, and more than a tile.
+  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{0, 3},
+                                   {1, 1},
+                                   {13, 7},
+                                   {1021, 3},
+                                   {300, 130},
+                                   {257, 72},
+                                   {5, 1000},
+                                   {9000, 1}})
+    for (const DType to : {parameter_type(dtype), DType::f64})
+      for (const double scale : {1.0, -0.3}) {
+        const std::vector<double> x = normals(rows * cols, 1, dtype);
+        const Guarded in(context, x, dtype), y(context, cols, to), again(context, cols, to);
+        run(SumRows{in.buffer(), y.buffer(), rows, cols, scale}, context);
+        run(SumRows{in.buffer(), again.buffer(), rows, cols, scale}, context);
+        std::vector<double> expected(static_cast<std::size_t>(cols));
+        for (std::size_t i = 0; i < x.size(); ++i) expected[i % expected.size()] += scale * x[i];
+        expect_close(y.values(), expected, roundings(parameter_type(dtype), 32));
+        EXPECT_EQ(again.values(), y.values()) << "the order of a sum is fixed";
+      }
 }
 
+// Rows, columns: any number, then as attention has them on images of 4, 16 and 32 pixels, and more.
+constexpr std::pair<std::int64_t, std::int64_t> kSoftmaxSizes[] = {{1, 1},   {5, 13},   {3, 257}, {17, 16},
+                                                                   {9, 256}, {2, 1024}, {2, 1032}};
+
 void check_softmax(Context& context, DType dtype) {
-  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 13}, {3, 257}})
+  for (const auto& [rows, cols] : kSoftmaxSizes)
     // Scores of all sizes: an exponential of 300 must not overflow.
     for (const double size : {1.0, 300.0}) {
       const std::vector<double> x = normals(rows * cols, 1, parameter_type(dtype), size);
@@ -151,7 +167,7 @@ void check_softmax(Context& context, DType dtype) {
 }
 
 void check_softmax_grad(Context& context, DType dtype) {
-  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {5, 13}, {3, 257}}) {
+  for (const auto& [rows, cols] : kSoftmaxSizes) {
     const std::vector<double> y =
         map(normals(rows * cols, 1, dtype), [&](double v, auto) { return rounded(std::abs(v), dtype); });
     const std::vector<double> dy = normals(rows * cols, 2, parameter_type(dtype));
@@ -215,6 +231,30 @@ void check_positional_embedding(Context& context, DType dtype) {
   }
 }
 
+/// Labels are f64 whatever the network's type is.
+void check_inverse_sigma(Context& context, DType) {
+  const std::vector<double> sigmas = {0.01, 1.0, 37.5, 1348.0};
+  const Guarded in(context, sigmas, DType::f64), y(context, std::ssize(sigmas), DType::f64);
+  run(InverseSigma{in.buffer(), y.buffer(), std::ssize(sigmas), 0.01, 50.0, 0}, context);
+  expect_close(y.values(), map(sigmas, [](double v, auto) { return 1.0 / v; }), roundings(DType::f64));
+
+  // Between two indices the lower one counts, beyond the table its ends do.
+  const std::vector<double> labels = {0.0, 0.999, 1.0, 7.5, 8.0, 9.0, 1e9, -0.5, -3.0, NAN};
+  const std::int64_t n = std::ssize(labels);
+  for (const std::int64_t scales : {9, 1}) {
+    const Guarded from(context, labels, DType::f64), to(context, n, DType::f64);
+    run(InverseSigma{from.buffer(), to.buffer(), n, 0.01, 50.0, scales}, context);
+    std::vector<double> values = to.values(), expected;
+    for (const double label : {0.0, 0.0, 1.0, 7.0, 8.0, 8.0, 8.0, 0.0, 0.0}) {
+      const double way = scales > 1 ? label / 8.0 : 0.0;
+      expected.push_back(std::exp(-std::log(50.0) + way * std::log(5000.0)));
+    }
+    EXPECT_TRUE(std::isnan(values.back()));
+    values.pop_back();
+    expect_close(values, expected, roundings(DType::f64, 16));
+  }
+}
+
 void check_fill(Context& context, DType dtype) {
   for (const std::int64_t n : {0, 1, 13, 70'001}) {
     const Guarded y(context, n, dtype);
@@ -248,6 +288,7 @@ std::vector<KernelRow> elementwise_kernels() {
           {"SoftmaxGrad", check_softmax_grad},
           {"FourierEmbedding", check_fourier_embedding},
           {"PositionalEmbedding", check_positional_embedding},
+          {"InverseSigma", check_inverse_sigma},
           {"Fill", check_fill},
           {"Cast", check_cast}};
 }

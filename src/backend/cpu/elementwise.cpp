@@ -110,7 +110,8 @@ void SumRows::cpu(Context&) const {
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t c = 0; c < cols; ++c) sums[c] += A(in[r * cols + c]);
     dispatch_float(y.dtype, "sum_rows", [&]<class U>(U) {
-      std::transform(sums.begin(), sums.end(), y.as<U>(), [](A sum) { return U(Accumulator<U>(sum)); });
+      std::transform(sums.begin(), sums.end(), y.as<U>(),
+                     [&](A sum) { return U(Accumulator<U>(static_cast<A>(scale) * sum)); });
     });
   });
 }
@@ -186,6 +187,11 @@ void PositionalEmbedding::cpu(Context&) const {
       if (dim % 2) out[dim - 1] = T(A(0));
     }
   });
+}
+
+void InverseSigma::cpu(Context&) const {
+  std::transform(label.as<double>(), label.as<double>() + n, scale.as<double>(),
+                 [this](double value) { return of(value); });
 }
 
 }  // namespace sgm
