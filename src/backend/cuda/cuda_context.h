@@ -27,6 +27,7 @@ class CudaContext final : public Context {
     int ordinal = 0;             // which device
     std::size_t max_memory = 0;  // bytes this process may hold of the device's memory; 0: all
     bool dry = false;            // no device: memory is address space only, launches are only counted
+    bool allow_tf32 = false;     // f32 convolutions and matrix products may round operands to TF32
   };
 
   /// Throws Error when there is no usable device, saying which driver and runtime were found.
@@ -48,7 +49,10 @@ class CudaContext final : public Context {
   void push_range(const char* name) override;
   void pop_range() override;
 
+  const Options& options() const { return options_; }
   cudaStream_t stream() const { return stream_; }
+  /// Whether launches are recorded into a graph now, and nothing may be timed or waited for.
+  bool is_capturing() const { return capturing_ != nullptr; }
   /// Counts one launch that moves `bytes` of device memory at the least; false: do not launch, this is a dry
   /// run.
   bool note(const char* kernel, Traffic kind, std::int64_t bytes);
