@@ -1,3 +1,8 @@
+#include <cmath>
+#include <deque>
+#include <limits>
+#include <string>
+
 #include "kernel_checks.h"
 #include "kernels/training.h"
 
@@ -29,44 +34,172 @@ void check_residual_loss(Context& context, DType dtype) {
     }
 }
 
-void check_sum_of_squares(Context& context, DType dtype) {
-  for (const std::int64_t n : {1, 13, 100'003}) {
-    std::vector<double> x = normals(n, 1, dtype);
-    x[0] = 1e4;  // must not swallow the others
-    const Guarded in(context, x, dtype), y(context, 1, DType::f64);
-    run(SumOfSquares{in.buffer(), y.buffer(), n}, context);
-    std::vector<double> stored = rounded(x, dtype);
-    expect_close(y.values(), std::vector<double>{dot(stored, stored)}, {1e-12});
+/// A tensor of the list with its optimiser state. `skip` elements before it belong to nobody: an odd number
+/// takes 16-byte accesses away.
+struct TestTensor {
+  std::int64_t n, skip;
+  DType p_type, g_type;
+  bool has_gradient;
+  std::vector<double> p, m, v, ema, g;
+  Guarded dp, dm, dv, dema, dlow, dg;
+
+  TestTensor(Context& context, std::int64_t size, std::int64_t offset, DType type, DType gradient_type,
+             bool with_gradient, std::uint32_t stream)
+      : n(size),
+        skip(offset),
+        p_type(type),
+        g_type(gradient_type),
+        has_gradient(with_gradient),
+        p(normals(n + skip, stream, p_type)),
+        m(normals(n + skip, stream + 1, p_type)),
+        v(map(normals(n + skip, stream + 2, p_type), [](double x, auto) { return std::abs(x); })),
+        ema(normals(n + skip, stream + 3, p_type)),
+        g(normals(n + skip, stream + 4, g_type)),
+        dp(context, p, p_type, true),
+        dm(context, m, p_type, true),
+        dv(context, v, p_type, true),
+        dema(context, ema, p_type, true),
+        dlow(context, std::vector<double>(p.size(), 0.5), DType::bf16, true),
+        dg(context, g, g_type) {}
+
+  Buffer at(const Guarded& operand) const {
+    const Buffer all = operand.buffer();
+    return {static_cast<std::byte*>(all.data) + static_cast<std::size_t>(skip) * size_of(all.dtype),
+            all.dtype};
   }
-  // Squares beyond the range of f32.
-  const Guarded huge(context, std::vector<double>{0x1p80, 0x1p80}, dtype), y(context, 1, DType::f64);
-  run(SumOfSquares{huge.buffer(), y.buffer(), 2}, context);
-  EXPECT_EQ(y.values()[0], 0x1p161);
+  bool has_low() const { return p_type == DType::f32 && skip == 0; }
+  ParameterList::Entry entry(double g_scale, std::int64_t first_chunk) const {
+    return {at(dp),
+            at(dm),
+            at(dv),
+            at(dema),
+            has_low() ? at(dlow) : Buffer{},
+            has_gradient ? ConstBuffer(at(dg)) : ConstBuffer{},
+            g_scale,
+            n,
+            first_chunk};
+  }
+};
+
+constexpr double kGradScale = 0.5;
+
+/// Tensors of every size that chunks are likely to get wrong, in one list: one without a gradient, one empty,
+/// some at odd addresses and, beside bf16, gradients of both types.
+struct TestModel {
+  std::deque<TestTensor> tensors;
+  Tensor table;
+  ParameterList list{};
+
+  TestModel(Context& context, DType dtype) {
+    constexpr std::int64_t kChunk = ParameterList::kChunk;
+    struct Row {
+      std::int64_t n, skip;
+      bool has_gradient, low_gradient;
+    };
+    std::vector<ParameterList::Entry> entries;
+    for (const Row& row :
+         {Row{1, 0, true, true}, Row{13, 0, true, true}, Row{kChunk - 1, 0, true, false},
+          Row{kChunk, 1, true, true}, Row{5, 0, false, true}, Row{2 * kChunk + 3, 0, true, true},
+          Row{0, 0, true, true}, Row{kChunk + 1, 3, true, false}, Row{kChunk, 0, true, true},
+          Row{kChunk + 8, 0, false, true}, Row{48, 0, true, true}}) {
+      const DType type = parameter_type(dtype), gradient = row.low_gradient ? dtype : type;
+      tensors.emplace_back(context, row.n, row.skip, type, gradient, row.has_gradient,
+                           10 * static_cast<std::uint32_t>(tensors.size()));
+      entries.push_back(tensors.back().entry(kGradScale, list.chunks));
+      list.chunks += (row.n + kChunk - 1) / kChunk;
+    }
+    table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));
+    list.entries = reinterpret_cast<const ParameterList::Entry*>(table.data<double>());
+    list.count = static_cast<std::int64_t>(entries.size());
+  }
+};
+
+void check_gradient_norm(Context& context, DType dtype) {
+  const TestModel model(context, dtype);
+  const Guarded y(context, 1, DType::f64), again(context, 1, DType::f64);
+  run(GradientNorm{model.list, y.buffer()}, context);
+  double expected = 0;
+  for (const TestTensor& t : model.tensors)
+    for (std::size_t i = static_cast<std::size_t>(t.skip); t.has_gradient && i < t.g.size(); ++i)
+      expected += kGradScale * t.g[i] * kGradScale * t.g[i];
+  expect_close(y.values(), std::vector<double>{expected}, {1e-13});
+  run(GradientNorm{model.list, again.buffer()}, context);
+  EXPECT_EQ(y.values(), again.values());
 }
 
-void check_adam_step(Context& context, DType dtype) {
-  if (dtype == DType::bf16) return;  // master weights are never bf16
-  for (const std::int64_t n : {1, 13, 20'001}) {
-    const std::vector<double> p = normals(n, 1, dtype), g = normals(n, 2, dtype), m = normals(n, 3, dtype),
-                              ema = normals(n, 5, dtype);
-    const std::vector<double> v = map(normals(n, 4, dtype), [](double x, auto) { return std::abs(x); });
-    const Guarded pp(context, p, dtype, true), pm(context, m, dtype, true), pv(context, v, dtype, true),
-        pe(context, ema, dtype, true), pg(context, g, dtype);
-    run(AdamStep{pp.buffer(), pm.buffer(), pv.buffer(), pe.buffer(), pg.buffer(), n, 0.5, 1e-2, 0.9, 0.99,
-                 1e-8, 0.1, 0.19, 0.0199, 0.999},
-        context);
-    std::vector<double> new_p, new_m, new_v, new_ema;
-    for (std::size_t i = 0; i < p.size(); ++i) {
-      const double grad = 0.5 * g[i] + 0.1 * p[i];
-      new_m.push_back(0.9 * m[i] + 0.1 * grad);
-      new_v.push_back(0.99 * v[i] + 0.01 * grad * grad);
-      new_p.push_back(p[i] - 1e-2 * (new_m[i] / 0.19) / (std::sqrt(new_v[i] / 0.0199) + 1e-8));
-      new_ema.push_back(ema[i] - 0.001 * (ema[i] - new_p[i]));
+/// The norm of one tensor.
+double norm_of(Context& context, const std::vector<double>& gradient, DType dtype, double g_scale = 1.0) {
+  const Guarded g(context, gradient, dtype), y(context, 1, DType::f64);
+  const auto n = static_cast<std::int64_t>(gradient.size());
+  const ParameterList::Entry entry{{}, {}, {}, {}, {}, g.buffer(), g_scale, n, 0};
+  const Tensor table = Tensor::table(context, std::span(&entry, 1));
+  const ParameterList list{reinterpret_cast<const ParameterList::Entry*>(table.data<double>()), 1,
+                           (n + ParameterList::kChunk - 1) / ParameterList::kChunk};
+  run(GradientNorm{list, y.buffer()}, context);
+  return y.values()[0];
+}
+
+void check_gradient_norm_extremes(Context& context, DType dtype) {
+  std::vector<double> x = normals(100'003, 1, dtype);
+  x[0] = rounded(1e4, dtype);  // must not swallow the others
+  EXPECT_NEAR(norm_of(context, x, dtype), dot(x, x), 1e-12 * dot(x, x));
+  // Squares beyond the range of f32, on both sides.
+  EXPECT_EQ(norm_of(context, {0x1p80, 0x1p80}, dtype), 0x1p161);
+  EXPECT_EQ(norm_of(context, {0x1p-80, 0x1p-80}, dtype, 0.5), 0x1p-161);
+  EXPECT_EQ(norm_of(context, {}, dtype), 0.0);
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(norm_of(context, {1.0, -infinity}, dtype), infinity);
+  x[70'000] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(norm_of(context, x, dtype)));
+}
+
+struct AdamCase {
+  double squared_norm, grad_clip, weight_decay;
+};
+
+void check_adam_case(Context& context, DType dtype, const AdamCase& c) {
+  const TestModel model(context, dtype);
+  const AdamSchedule now{1e-2, 0.19, 0.0199, 0.999};
+  const Tensor schedule = Tensor::table(context, std::span(&now, 1));
+  const Guarded norm(context, std::vector<double>{c.squared_norm}, DType::f64);
+  run(AdamUpdate{model.list, reinterpret_cast<const AdamSchedule*>(schedule.data<double>()), norm.buffer(),
+                 c.grad_clip, 0.9, 0.99, 1e-8, c.weight_decay},
+      context);
+  const double clip = c.grad_clip < 0 ? 1.0 : std::min(1.0, c.grad_clip / (std::sqrt(c.squared_norm) + 1e-6));
+  for (const TestTensor& t : model.tensors) {
+    SCOPED_TRACE(std::to_string(t.n) + " elements");
+    if (!t.has_gradient || !std::isfinite(c.squared_norm)) {
+      EXPECT_EQ(t.dp.values(), t.p);
+      EXPECT_EQ(t.dm.values(), t.m);
+      EXPECT_EQ(t.dv.values(), t.v);
+      EXPECT_EQ(t.dema.values(), t.ema);
+      EXPECT_EQ(t.dlow.values(), std::vector<double>(t.p.size(), 0.5));
+      continue;
     }
-    expect_close(pm.values(), new_m, roundings(dtype), "m");
-    expect_close(pv.values(), new_v, roundings(dtype), "v");
-    expect_close(pp.values(), new_p, roundings(dtype), "p");
-    expect_close(pe.values(), new_ema, roundings(dtype), "ema");
+    std::vector<double> p = t.p, m = t.m, v = t.v, ema = t.ema;
+    for (std::size_t i = static_cast<std::size_t>(t.skip); i < p.size(); ++i) {
+      const double grad = clip * kGradScale * t.g[i] + c.weight_decay * p[i];
+      m[i] = 0.9 * m[i] + 0.1 * grad;
+      v[i] = 0.99 * v[i] + 0.01 * grad * grad;
+      p[i] -= 1e-2 * (m[i] / 0.19) / (std::sqrt(v[i] / 0.0199) + 1e-8);
+      ema[i] -= 0.001 * (ema[i] - p[i]);
+    }
+    expect_close(t.dm.values(), m, roundings(t.p_type), "m");
+    expect_close(t.dv.values(), v, roundings(t.p_type), "v");
+    expect_close(t.dp.values(), p, roundings(t.p_type), "p");
+    expect_close(t.dema.values(), ema, roundings(t.p_type), "ema");
+    EXPECT_EQ(t.dlow.values(),
+              t.has_low() ? rounded(t.dp.values(), DType::bf16) : std::vector<double>(t.p.size(), 0.5));
+  }
+}
+
+void check_adam_update(Context& context, DType dtype) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const AdamCase& c :
+       {AdamCase{49.0, 1.0, 0.1}, AdamCase{0.25, 1.0, 0.0}, AdamCase{49.0, -1.0, 0.0},
+        AdamCase{49.0, 0.0, 0.0}, AdamCase{infinity, 1.0, 0.1}, AdamCase{std::nan(""), -1.0, 0.1}}) {
+    SCOPED_TRACE(std::to_string(c.squared_norm) + " clipped to " + std::to_string(c.grad_clip));
+    check_adam_case(context, dtype, c);
   }
 }
 
@@ -74,8 +207,12 @@ void check_adam_step(Context& context, DType dtype) {
 
 std::vector<KernelRow> training_kernels() {
   return {{"ResidualLoss", check_residual_loss},
-          {"SumOfSquares", check_sum_of_squares},
-          {"AdamStep", check_adam_step}};
+          {"GradientNorm",
+           [](Context& context, DType dtype) {
+             check_gradient_norm(context, dtype);
+             check_gradient_norm_extremes(context, dtype);
+           }},
+          {"AdamUpdate", check_adam_update}};
 }
 
 }  // namespace sgm
