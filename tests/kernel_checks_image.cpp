@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "kernel_checks.h"
 #include "kernels/conv.h"
 #include "kernels/group_norm.h"
@@ -155,100 +157,227 @@ void check_matmul(Context& context, DType dtype) {
 
 struct NormCase {
   Shape x;
-  std::int64_t groups;
+  std::int64_t groups, c2;  // c2: channels of the second input
+  std::int64_t shift_gap;   // unused elements at the end of every row of shift; -1: no shift
+  Activation activation = Activation::swish;
+  double dropout = 0.25;
 };
-const NormCase kNorms[] = {{{1, 1, 1, 4}, 1}, {{2, 3, 5, 6}, 3}, {{1, 9, 9, 132}, 33}};
+// Groups across the inputs' border, one pixel, one sample, layers of real networks, and a group that no
+// on-chip memory holds.
+const NormCase kNorms[] = {{{1, 1, 1, 4}, 1, 0, 0},
+                           {{2, 3, 5, 6}, 3, 3, 0},
+                           {{3, 5, 3, 12}, 3, 5, 7, Activation::elu},
+                           {{5, 1, 1, 12}, 3, 0, -1, Activation::none, 0.0},
+                           {{1, 9, 9, 132}, 33, 0, 4},
+                           {{3, 4, 4, 256}, 32, 0, 0, Activation::swish, 0.1},
+                           {{1, 16, 16, 384}, 32, 128, 128},
+                           {{2, 32, 32, 128}, 32, 0, 0, Activation::swish, 0.0},
+                           {{1, 90, 85, 16}, 4, 0, 0},
+                           {{2, 70, 80, 24}, 2, 4, -1}};
 
-/// Operands of a normalisation, mean and rstd as its first half leaves them.
+/// Channels from .. from + count - 1 of every row of c.
+std::vector<double> columns(const std::vector<double>& rows, std::int64_t c, std::int64_t from,
+                            std::int64_t count) {
+  std::vector<double> result;
+  for (auto row = rows.begin(); row != rows.end(); row += c)
+    result.insert(result.end(), row + from, row + from + count);
+  return result;
+}
+
+/// rows of c elements, `gap` times `value` after each.
+std::vector<double> with_gaps(const std::vector<double>& rows, std::int64_t c, std::int64_t gap,
+                              double value) {
+  std::vector<double> result;
+  for (auto row = rows.begin(); row != rows.end(); row += c) {
+    result.insert(result.end(), row, row + c);
+    result.insert(result.end(), static_cast<std::size_t>(gap), value);
+  }
+  return result;
+}
+
+std::vector<double> doubles(const std::vector<long double>& values) { return {values.begin(), values.end()}; }
+
+/// Operands of a normalisation, and its statistics.
 struct NormOperands {
+  DType type;                     // of parameters and statistics
+  std::int64_t n, hw, c, c1, ld;  // c1: channels of the first input; ld: elements from row to row of shift
   Values x, shift, gamma, beta;
   GroupNormParams params;
+  naive::Moments moments;
 
   NormOperands(const NormCase& norm, DType dtype)
-      : x{norm.x, normals(norm.x.numel(), 1, dtype)},
-        shift{{norm.x[0], norm.x[3]}, normals(norm.x[0] * norm.x[3], 2, parameter_type(dtype))},
-        gamma{{norm.x[3]}, rounded(random_values(norm.x[3], 3, 1.0, 0.3), parameter_type(dtype))},
-        beta{{norm.x[3]}, normals(norm.x[3], 4, parameter_type(dtype))},
-        params{static_cast<int>(norm.groups), 1e-6, Activation::swish, 0.25, {3, Purpose::dropout, 1, 4}} {}
-  DropoutMask mask() const { return {params.dropout, params.dropout_key}; }
-  std::int64_t hw() const { return x.shape[1] * x.shape[2]; }
+      : type(parameter_type(dtype)),
+        n(norm.x[0]),
+        hw(norm.x[1] * norm.x[2]),
+        c(norm.x[3]),
+        c1(c - norm.c2),
+        ld(c + std::max<std::int64_t>(norm.shift_gap, 0)),
+        x{norm.x, normals(norm.x.numel(), 1, dtype)},
+        shift{{n, c}, normals(n * c, 2, type, norm.shift_gap < 0 ? 0.0 : 1.0)},
+        gamma{{c}, rounded(random_values(c, 3, 1.0, 0.3), type)},
+        beta{{c}, normals(c, 4, type)},
+        params{
+            static_cast<int>(norm.groups), 1e-6, norm.activation, norm.dropout, {3, Purpose::dropout, 1, 4}},
+        moments(naive::moments(x, &shift, params.groups, params.eps)) {}
+
+  std::vector<double> part(const std::vector<double>& all, int input) const {
+    return input == 0 ? columns(all, c, 0, c1) : columns(all, c, c1, c - c1);
+  }
+};
+
+/// The operands that both directions read.
+struct NormInputs {
+  Guarded x, x2, shift, gamma, beta;
+  bool has_x2, has_shift;
+
+  NormInputs(Context& context, const NormCase& norm, const NormOperands& o, DType dtype)
+      : x(context, o.part(o.x.data, 0), dtype),
+        x2(context, o.part(o.x.data, 1), dtype),
+        shift(context, with_gaps(o.shift.data, o.c, o.ld - o.c, 1e30), o.type),
+        gamma(context, o.gamma.data, o.type),
+        beta(context, o.beta.data, o.type),
+        has_x2(norm.c2 > 0),
+        has_shift(norm.shift_gap >= 0) {}
+  template <class Op>
+  void put_into(Op& op, const NormCase& norm, const NormOperands& o) const {
+    op.x = x.buffer(), op.gamma = gamma.buffer(), op.beta = beta.buffer();
+    if (has_x2) op.x2 = x2.buffer();
+    if (has_shift) op.shift = shift.buffer();
+    op.n = o.n, op.hw = o.hw, op.c = o.c, op.c2 = norm.c2, op.groups = norm.groups, op.shift_ld = o.ld;
+    op.activation = norm.activation, op.dropout = {norm.dropout, o.params.dropout_key};
+  }
 };
 
 void check_group_norm(Context& context, DType dtype) {
   for (const NormCase& norm : kNorms) {
     const NormOperands o(norm, dtype);
-    const DType type = parameter_type(dtype);
-    const std::int64_t n = norm.x[0], c = norm.x[3];
-    const Guarded x(context, o.x.data, dtype), shift(context, o.shift.data, type),
-        gamma(context, o.gamma.data, type), beta(context, o.beta.data, type),
-        y(context, norm.x.numel(), dtype), mean(context, n * norm.groups, type),
-        rstd(context, n * norm.groups, type);
-    run(GroupNorm{x.buffer(), shift.buffer(), gamma.buffer(), beta.buffer(), y.buffer(), mean.buffer(),
-                  rstd.buffer(), n, o.hw(), c, norm.groups, o.params.eps, o.params.activation, o.mask()},
-        context);
+    SCOPED_TRACE(testing::Message() << norm.x << ", " << norm.groups << " groups");
+    const NormInputs in(context, norm, o, dtype);
+    const Guarded y(context, norm.x.numel(), dtype), mean(context, o.n * norm.groups, o.type),
+        rstd(context, o.n * norm.groups, o.type);
+    GroupNorm op{};
+    in.put_into(op, norm, o);
+    op.y = y.buffer(), op.mean = mean.buffer(), op.rstd = rstd.buffer(), op.eps = o.params.eps;
+    run(op, context);
     expect_close(y.values(), naive::group_norm(o.x, o.gamma, o.beta, &o.shift, o.params).data,
                  roundings(dtype, 8));
-    const naive::Moments m = naive::moments(o.x, &o.shift, o.params.groups, o.params.eps);
-    expect_close(mean.values(), m.mean, {8 * unit_roundoff(type), 8 * unit_roundoff(type), 1.0}, "mean");
-    expect_close(rstd.values(), m.rstd, roundings(type, 8), "rstd");
+    expect_close(mean.values(), o.moments.mean, {8 * unit_roundoff(o.type), 8 * unit_roundoff(o.type), 1.0},
+                 "mean");
+    expect_close(rstd.values(), o.moments.rstd, roundings(o.type, 8), "rstd");
   }
 }
 
-void check_group_norm_grad(Context& context, DType dtype) {
-  for (const NormCase& norm : kNorms)
-    for (const bool all : {true, false}) {
-      const NormOperands o(norm, dtype);
-      const DType type = parameter_type(dtype);
-      const std::int64_t n = norm.x[0], c = norm.x[3];
-      const naive::Moments m = naive::moments(o.x, &o.shift, o.params.groups, o.params.eps);
-      const std::vector<double> dy = normals(norm.x.numel(), 5, dtype);
-      const Guarded x(context, o.x.data, dtype), shift(context, o.shift.data, type),
-          gamma(context, o.gamma.data, type), beta(context, o.beta.data, type), mean(context, m.mean, type),
-          rstd(context, m.rstd, type), pdy(context, dy, dtype), dx(context, norm.x.numel(), dtype),
-          dshift(context, n * c, type), dgamma(context, c, type), dbeta(context, c, type);
-      const auto wanted = [all](const Guarded& output) { return all ? output.buffer() : Buffer{}; };
-      run(GroupNormGrad{x.buffer(), shift.buffer(), gamma.buffer(), beta.buffer(), mean.buffer(),
-                        rstd.buffer(), pdy.buffer(), dx.buffer(), wanted(dshift), wanted(dgamma),
-                        wanted(dbeta), n, o.hw(), c, norm.groups, o.params.activation, o.mask()},
-          context);
-      // du = dL/d(gamma xhat + beta), element by element; then sums of it.
-      const naive::Image in(o.x), out(Values{norm.x, dy});
-      const std::int64_t per_group = c / norm.groups;
-      const double count = static_cast<double>(o.hw() * per_group);
-      std::vector<double> sum_u(m.mean.size()), sum_ux(m.mean.size()), beta_grad(static_cast<std::size_t>(c)),
-          gamma_grad(static_cast<std::size_t>(c)), shift_grad(static_cast<std::size_t>(n * c));
-      const auto each = [&](auto&& f) {
-        return naive::image_of(norm.x, [&](auto i, auto y, auto w, auto k) {
-          const auto g = static_cast<std::size_t>(i * norm.groups + k / per_group),
-                     channel = static_cast<std::size_t>(k);
-          const auto sc = static_cast<std::size_t>(i * c + k);
-          const double xhat = (in.at(i, y, w, k) + o.shift.data[sc] - m.mean[g]) * m.rstd[g];
-          const double keep =
-              naive::keep_factor(o.params.dropout, o.params.dropout_key, i, (y * norm.x[2] + w) * c + k);
-          const double du =
-              keep * dy[static_cast<std::size_t>(((i * norm.x[1] + y) * norm.x[2] + w) * c + k)] *
-              naive::activate_grad(o.params.activation, o.gamma.data[channel] * xhat + o.beta.data[channel]);
-          return f(g, channel, sc, xhat, du);
-        });
-      };
-      each([&](auto g, auto channel, auto, double xhat, double du) {
-        beta_grad[channel] += du, gamma_grad[channel] += du * xhat;
-        sum_u[g] += o.gamma.data[channel] * du / count,
-            sum_ux[g] += o.gamma.data[channel] * du * xhat / count;
-        return 0.0;
-      });
-      const Values expected = each([&](auto g, auto channel, auto sc, double xhat, double du) {
-        const double d = m.rstd[g] * (o.gamma.data[channel] * du - sum_u[g] - xhat * sum_ux[g]);
-        shift_grad[sc] += d;
-        return d;
-      });
-      const Tolerance sums = {16 * unit_roundoff(type), 32 * unit_roundoff(type), 1.0};
-      expect_close(dx.values(), expected.data, roundings(dtype, 8), "dx");
-      if (!all) continue;
-      expect_close(dshift.values(), shift_grad, sums, "dshift");
-      expect_close(dgamma.values(), gamma_grad, sums, "dgamma");
-      expect_close(dbeta.values(), beta_grad, sums, "dbeta");
+/// What the gradients of a normalisation are, from the formula.
+struct NormGradients {
+  using Sums = std::vector<long double>;  // more exact than what they judge, which may be double
+  std::vector<double> dx;
+  Sums dshift, dgamma, dbeta;
+
+  NormGradients(const NormOperands& o, const std::vector<double>& dy)
+      : dx(dy.size()), dshift(o.shift.data.size()), dgamma(o.gamma.data.size()), dbeta(o.gamma.data.size()) {
+    const std::int64_t per_group = o.c / o.params.groups;
+    const double count = static_cast<double>(o.hw * per_group);
+    Sums sum_u(o.moments.mean.size()), sum_ux(sum_u.size());
+    std::vector<double> xhat(dy.size()), du(dy.size());
+    const auto each = [&](auto&& f) {  // f(element, channel, sample and channel, sample and group)
+      for (std::size_t i = 0; i < dy.size(); ++i) {
+        const auto e = static_cast<std::int64_t>(i), sample = e / (o.hw * o.c), k = e % o.c;
+        f(i, static_cast<std::size_t>(k), static_cast<std::size_t>(sample * o.c + k),
+          static_cast<std::size_t>(sample * o.params.groups + k / per_group));
+      }
+    };
+    each([&](auto i, auto k, auto sk, auto g) {
+      xhat[i] = (o.x.data[i] + o.shift.data[sk] - o.moments.mean[g]) * o.moments.rstd[g];
+      const auto e = static_cast<std::int64_t>(i), size = o.hw * o.c;
+      du[i] = naive::keep_factor(o.params.dropout, o.params.dropout_key, e / size, e % size) * dy[i] *
+              naive::activate_grad(o.params.activation, o.gamma.data[k] * xhat[i] + o.beta.data[k]);
+      dbeta[k] += du[i], dgamma[k] += du[i] * xhat[i];
+      sum_u[g] += o.gamma.data[k] * du[i] / count, sum_ux[g] += o.gamma.data[k] * du[i] * xhat[i] / count;
+    });
+    each([&](auto i, auto k, auto sk, auto g) {
+      dx[i] =
+          static_cast<double>(o.moments.rstd[g] * (o.gamma.data[k] * du[i] - sum_u[g] - xhat[i] * sum_ux[g]));
+      dshift[sk] += dx[i];
+    });
+  }
+};
+
+/// The gradient in one input: what it is written to, and what is added on the way.
+struct NormInputGrad {
+  static constexpr double kFactors[GroupNormGrad::kMaxAddends] = {1.0, -0.375, 0.6};
+  std::int64_t c;
+  Guarded dx, sums;
+  std::vector<double> expected;
+  std::vector<std::unique_ptr<Guarded>> others;
+
+  NormInputGrad(Context& context, const NormOperands& o, const NormGradients& exact, int input, int addends,
+                DType dtype)
+      : c(input == 0 ? o.c1 : o.c - o.c1),
+        dx(context, o.n * o.hw * c, dtype),
+        sums(context, c, o.type),
+        expected(o.part(exact.dx, input)) {
+    for (int i = 0; i < addends; ++i) {
+      const std::vector<double> values =
+          normals(std::ssize(expected), static_cast<std::uint32_t>(10 + 5 * input + i), dtype);
+      for (std::size_t e = 0; e < values.size(); ++e) expected[e] += kFactors[i] * values[e];
+      others.push_back(std::make_unique<Guarded>(context, values, dtype));
     }
+  }
+  void put_into(Addend (&addends)[GroupNormGrad::kMaxAddends]) const {
+    for (std::size_t i = 0; i < others.size(); ++i) addends[i] = {others[i]->buffer(), kFactors[i]};
+  }
+  void check(DType dtype, const Tolerance* of_sums) const {
+    expect_close(dx.values(), expected, roundings(dtype, 8), "dx");
+    if (!of_sums) return;
+    NormGradients::Sums total(static_cast<std::size_t>(c));
+    for (std::size_t i = 0; i < expected.size(); ++i) total[i % total.size()] += expected[i];
+    expect_close(sums.values(), doubles(total), *of_sums, "sums of dx");
+  }
+};
+
+/// With all outputs and up to three addends, or the gradient in the input alone.
+void check_norm_gradients(Context& context, const NormCase& norm, const NormOperands& o, bool all,
+                          DType dtype) {
+  constexpr double kScale = 0.7, kUntouched = 7.0;
+  const std::vector<double> dy = normals(norm.x.numel(), 5, dtype);
+  const NormGradients exact(o, map(dy, [](double value, auto) { return kScale * value; }));
+  const NormInputs in(context, norm, o, dtype);
+  const std::vector<double> none(o.shift.data.size(), kUntouched);
+  const Guarded mean(context, o.moments.mean, o.type), rstd(context, o.moments.rstd, o.type),
+      pdy(context, dy, dtype), dgamma(context, o.c, o.type), dbeta(context, o.c, o.type),
+      dshift(context, with_gaps(none, o.c, o.ld - o.c, kUntouched), o.type, true);
+  const NormInputGrad first(context, o, exact, 0, all ? 1 + static_cast<int>(norm.groups % 3) : 0, dtype),
+      second(context, o, exact, 1, all ? 1 : 0, dtype);
+  GroupNormGrad op{};
+  in.put_into(op, norm, o);
+  op.mean = mean.buffer(), op.rstd = rstd.buffer(), op.dy = pdy.buffer(), op.dx = first.dx.buffer();
+  op.dy_scale = kScale;
+  first.put_into(op.addends);
+  if (in.has_x2) op.dx2 = second.dx.buffer(), second.put_into(op.addends2);
+  if (all) {
+    op.dshift = dshift.buffer(), op.dgamma = dgamma.buffer(), op.dbeta = dbeta.buffer();
+    op.dx_sums = first.sums.buffer();
+    if (in.has_x2) op.dx2_sums = second.sums.buffer();
+  }
+  run(op, context);
+  const Tolerance sums = {16 * unit_roundoff(o.type), 32 * unit_roundoff(o.type), 1.0};
+  first.check(dtype, all ? &sums : nullptr);
+  if (in.has_x2) second.check(dtype, all ? &sums : nullptr);
+  if (!all) return;
+  expect_close(dshift.values(), with_gaps(doubles(exact.dshift), o.c, o.ld - o.c, kUntouched), sums,
+               "dshift");
+  expect_close(dgamma.values(), doubles(exact.dgamma), sums, "dgamma");
+  expect_close(dbeta.values(), doubles(exact.dbeta), sums, "dbeta");
+}
+
+void check_group_norm_grad(Context& context, DType dtype) {
+  for (const NormCase& norm : kNorms) {
+    const NormOperands o(norm, dtype);
+    for (const bool all : {true, false}) {
+      SCOPED_TRACE(testing::Message() << norm.x << ", " << norm.groups << " groups, all " << all);
+      check_norm_gradients(context, norm, o, all, dtype);
+    }
+  }
 }
 
 void check_up_fir_dn(Context& context, DType dtype) {

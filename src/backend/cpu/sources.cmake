@@ -8,6 +8,7 @@ target_sources(
           backend/cpu/exact.cpp
           backend/cpu/fill.cpp
           backend/cpu/group_norm.cpp
+          backend/cpu/group_norm_grad.cpp
           backend/cpu/onednn.cpp
           backend/cpu/sampling.cpp
           backend/cpu/training.cpp

@@ -1,0 +1,102 @@
+#pragma once
+// What both directions of the group normalisation share: how the work is cut up, sums over pixels, dropout.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/group_norm.h"
+
+namespace sgm {
+
+/// Columns of a slice that one input holds.
+struct SlicePart {
+  int input;                 // 0: x, 1: x2
+  std::int64_t begin, size;  // in channels of the slice
+  std::int64_t ld, column;   // channels of the input, and which of them the part begins with
+
+  /// The part's first channel in the first pixel of sample n of a tensor shaped like the input.
+  template <class T>
+  T* at(T* tensor, std::int64_t n, std::int64_t hw) const {
+    return tensor + n * hw * ld + column;
+  }
+};
+
+/// Some whole groups of one sample.
+struct Slice {
+  std::int64_t n, c0, width;  // channels c0 .. c0 + width - 1
+  std::int64_t g0, groups;
+  SlicePart part[2];
+  int parts = 0;
+
+  const SlicePart* begin() const { return part; }
+  const SlicePart* end() const { return part + parts; }
+};
+
+/// A thread's share is one slice, of at least 64 channels where there are as many, so that rows are read in
+/// whole cache lines and the share fits the second-level cache.
+class Slices {
+ public:
+  Slices(std::int64_t c, std::int64_t c2, std::int64_t groups)
+      : c1_(c - c2), c2_(c2), groups_(groups), per_group_(c / groups) {
+    groups_per_slice_ = std::clamp<std::int64_t>((64 + per_group_ - 1) / per_group_, 1, groups);
+  }
+
+  std::int64_t per_sample() const { return (groups_ + groups_per_slice_ - 1) / groups_per_slice_; }
+  std::int64_t most_channels() const { return groups_per_slice_ * per_group_; }
+  std::int64_t per_group() const { return per_group_; }
+
+  Slice at(std::int64_t n, std::int64_t s) const {
+    Slice slice{};
+    slice.n = n, slice.g0 = s * groups_per_slice_;
+    slice.groups = std::min(groups_per_slice_, groups_ - slice.g0);
+    slice.c0 = slice.g0 * per_group_, slice.width = slice.groups * per_group_;
+    const std::int64_t first = std::clamp<std::int64_t>(c1_ - slice.c0, 0, slice.width);
+    if (first > 0) slice.part[slice.parts++] = {0, 0, first, c1_, slice.c0};
+    if (first < slice.width)
+      slice.part[slice.parts++] = {1, first, slice.width - first, c2_, slice.c0 + first - c1_};
+    return slice;
+  }
+
+ private:
+  std::int64_t c1_, c2_, groups_, per_group_, groups_per_slice_;
+};
+
+/// Rows whose sums are formed in the accumulator's type before they are added up in double.
+inline constexpr std::int64_t kSummedRows = 64;
+
+inline double sum_of(const double* values, std::int64_t count) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) sum += values[i];
+  return sum;
+}
+
+/// factors[i] = factor / (1 - rate) or 0 for elements first .. first + count - 1 of a sample.
+template <class A>
+void keep_factors(const DropoutMask& dropout, std::int64_t sample, std::int64_t first, std::int64_t count,
+                  double factor, A* factors) {
+  if (dropout.rate == 0.0) {
+    std::fill_n(factors, count, A(factor));
+    return;
+  }
+  const A keep = A(factor / (1.0 - dropout.rate));
+  const auto threshold = static_cast<std::uint32_t>(dropout.rate * 4294967296.0),
+             s = static_cast<std::uint32_t>(sample);
+  NoiseKey key = dropout.key;  // with the step looked up once, so that the loop vectorises
+  if (key.step_from) key.step += *key.step_from;
+  key.step_from = nullptr;
+  if (first % 4 == 0 && count % 4 == 0) {
+#pragma omp simd
+    for (std::int64_t block = 0; block < count / 4; ++block) {
+      const PhiloxWords words = philox(key, s, static_cast<std::uint32_t>(first / 4 + block));
+      for (int j = 0; j < 4; ++j) factors[4 * block + j] = words.word[j] >= threshold ? keep : A(0);
+    }
+    return;
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto e = static_cast<std::uint32_t>(first + i);
+    factors[i] = philox(key, s, e / 4).word[e % 4] >= threshold ? keep : A(0);
+  }
+}
+
+}  // namespace sgm
