@@ -1,0 +1,113 @@
+#pragma once
+// Runs the threads of one block at a time as fibers.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "emulator/cuda_emulator.h"
+#include "emulator/fiber.h"
+
+namespace sgm::emulator {
+
+/// One launch as the scheduler runs it.
+struct Grid {
+  std::string kernel;  // as messages name it
+  dim3 blocks;
+  dim3 threads;
+  std::size_t shared_bytes;
+  void (*call)(const void*);  // calls the kernel with
+  const void* arguments;      // these
+};
+
+class Scheduler {
+ public:
+  /// Runs all blocks. Throws Error when a thread faults.
+  void run(const Grid& grid, const Order& order);
+
+  // For the running thread:
+  int block_barrier(bool predicate, Place place);
+  std::uint64_t warp_call(WarpOp op, unsigned mask, std::uint64_t value, unsigned operand, int width,
+                          Place place);
+  unsigned live_lanes() const;
+  void* dynamic_shared() const;
+  /// Abandons the block; run() throws Error saying which kernel, block and thread did what.
+  [[noreturn]] void fault(const std::string& what);
+
+  bool running() const { return grid_ != nullptr; }
+  std::string where() const;
+  bool on_guard_page(const void* address) const;
+
+ private:
+  static constexpr int kMaxThreads = 1024, kLanes = 32, kWords = kMaxThreads / 64;
+
+  /// A thread of the block. Threads are numbered by their position in the order, not by threadIdx.
+  struct Thread {
+    Fiber* fiber = nullptr;  // null: not started
+    uint3 index{};
+    int linear = 0;
+    bool at_barrier = false;
+    Place barrier{};
+  };
+
+  /// What a lane that waits in a warp function gave it.
+  struct Deposit {
+    WarpOp op;
+    unsigned mask;
+    unsigned source;
+    std::uint64_t value;
+    Place place;
+  };
+
+  struct Warp {
+    unsigned existing = 0, live = 0, waiting = 0;
+    std::array<int, kLanes> position{};
+    std::array<Deposit, kLanes> deposit{};
+    std::array<std::uint64_t, kLanes> result{};
+  };
+
+  void arrange(const Order& order, std::uint64_t block);
+  void run_block();
+  void run_threads();
+  void thread_returned();
+  void abandon();
+  int first_runnable() const;
+  void make_runnable(int position);
+  void block(int position);
+  void become(int position);
+  void give_way();
+  Fiber* take_fiber();
+
+  unsigned source_lane(WarpOp op, unsigned lane, unsigned operand, int width) const;
+  void check_arrival(const Warp& warp, unsigned lane, const Deposit& deposit);
+  void complete(Warp& warp, unsigned mask, unsigned lane);
+  std::string describe_waiting() const;
+  std::string coordinates_of(int position) const;
+
+  const Grid* grid_ = nullptr;
+  int threads_in_block_ = 0, live_ = 0, arrived_ = 0;
+  int current_ = -1;
+  int predicates_ = 0, barrier_result_ = 0;
+  Place barrier_{};
+  std::array<std::uint64_t, kWords> runnable_{};  // by position
+  std::uint32_t runnable_words_ = 0;              // which of the words are not zero
+  std::array<std::uint64_t, kWords> live_bits_{};
+  std::array<Thread, kMaxThreads> threads_{};
+  std::array<Warp, kMaxThreads / kLanes> warps_{};
+  std::array<int, kMaxThreads> order_{};  // the linear index of the thread at each position
+  Fiber launcher_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<Fiber*> free_;
+  std::unique_ptr<void, void (*)(void*)> shared_{nullptr, nullptr};
+  std::string fault_;
+};
+
+/// The one scheduler; run() takes turns between host threads.
+Scheduler& scheduler();
+
+const char* name_of(WarpOp op);
+
+}  // namespace sgm::emulator
