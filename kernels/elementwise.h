@@ -142,7 +142,7 @@ struct InverseSigma {
     if (num_scales == 0) return 1.0 / value;
     const double last = static_cast<double>(num_scales - 1), whole = trunc(value);
     const double index = whole < 0.0 ? 0.0 : last < whole ? last : whole;
-    return 1.0 / (sigma_max * pow(sigma_min / sigma_max, num_scales > 1 ? index / last : 0.0));
+    return 1.0 / (sigma_max * pow(sigma_min / sigma_max, index / (last > 1.0 ? last : 1.0)));
   }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
