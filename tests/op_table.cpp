@@ -294,7 +294,7 @@ void add_normalisations(std::vector<OpRow>& rows) {
                          norm.dropout, ", mean ", norm.mean),
          .op = "group_norm",
          .inputs = inputs,
-         .build = [=](Vars v) { return group_norm(v[0], v[1], v[2], params, norm.shift ? v[3] : Var()); },
+         .build = [=](Vars v) { return group_norm(v[0], v[1], v[2], params, {norm.shift ? v[3] : Var()}); },
          .naive =
              [=](const Inputs& v) {
                return naive::group_norm(v[0], v[1], v[2], norm.shift ? &v[3] : nullptr, params);

@@ -171,7 +171,8 @@ TEST_F(Tape, HandsTheLastContributorWhatOthersContributed) {
   EXPECT_EQ(grad(x), (Numbers{333.0, 333.0}));
   // The same input twice: neither occurrence is the last.
   taken.clear();
-  const Var twice = record("twice", y.value(), {y, y}, [&](const Gradient& dy, InputGradients& into) {
+  const Var z = affine(x, 3.0);
+  const Var twice = record("twice", z.value(), {z, z}, [&](const Gradient& dy, InputGradients& into) {
     taken.push_back(into.take_others(0, 3).size());
     into.add(0, dy);
     into.add(1, dy);

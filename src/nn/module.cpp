@@ -125,7 +125,11 @@ Shape reference_shape(const Tensor& value, const ReferencePart& part) {
     case ReferencePart::Layout::transposed: return {z.c, z.rows};
     case ReferencePart::Layout::same: break;
   }
-  return value.shape().rank() == 1 ? Shape{z.rows} : value.shape();
+  switch (value.shape().rank()) {
+    case 1: return {z.rows};
+    case 2: return {z.rows, z.c};
+    default: return {z.rows, z.r, z.s, z.c};
+  }
 }
 
 std::vector<double> to_reference(const Tensor& value, const ReferencePart& part) {

@@ -56,10 +56,13 @@ void Optimizer::update() {
                  squared_norm_.const_buffer(), config_.grad_clip, config_.beta1, config_.beta2, config_.eps,
                  config_.weight_decay},
       context);
+  for (Slot& slot : slots_) slot.parameter.var->zero_grad();
+}
+
+void Optimizer::end_step() {
   for (Slot& slot : slots_) {
     slot.parameter.var->value().mark_modified(true);
     slot.ema.mark_modified();
-    slot.parameter.var->zero_grad();
   }
 }
 
@@ -68,6 +71,7 @@ StepReport Optimizer::report() const { return {std::sqrt(squared_norm_.item()), 
 StepReport Optimizer::step() {
   begin_step();
   update();
+  end_step();
   return report();
 }
 

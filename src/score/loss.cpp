@@ -13,19 +13,11 @@ namespace {
 
 constexpr double kSmallestTime = 1e-5;  // closer to t = 0 the target's variance explodes
 
-Tensor column(Context& context, const std::vector<LossTerms>& terms, double LossTerms::*field) {
-  std::vector<double> values;
-  for (const LossTerms& t : terms) values.push_back(t.*field);
-  return Tensor::from_host(context, std::span<const double>(values),
-                           {static_cast<std::int64_t>(values.size())});
-}
-
 /// The mean of [N] f64 values as a [1] tensor.
 Tensor mean_of(const Tensor& values) {
   Tensor mean = Tensor::empty(values.context(), {1}, DType::f64);
-  run(SumRows{values.buffer(), mean.buffer(), values.numel(), 1}, values.context());
-  run(AddScaled{mean.const_buffer(), {}, mean.buffer(), 1, 1.0 / static_cast<double>(values.numel()), 0.0},
-      values.context());
+  const auto n = static_cast<double>(values.numel());
+  run(SumRows{values.buffer(), mean.buffer(), values.numel(), 1, 1.0 / n}, values.context());
   return mean;
 }
 
@@ -57,26 +49,44 @@ LossTerms DenoisingLoss::terms(double u) const {
   return {sde_.discrete_label(at), marginal.mean_coeff, marginal.std, scale * marginal.std, 1.0, 1.0};
 }
 
-LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
-                                   const Tensor& z) const {
-  const std::int64_t n = x0.shape()[0];
-  check(static_cast<std::int64_t>(u.size()) == n && z.shape() == x0.shape(), "loss: ", u.size(),
-        " times and noise ", z.shape(), " for images ", x0.shape());
+LossInputs DenoisingLoss::create_inputs(Context& context, std::int64_t n) const {
+  LossInputs inputs;
+  for (Tensor* column :
+       {&inputs.label, &inputs.mean_coeff, &inputs.std, &inputs.a, &inputs.b, &inputs.weight})
+    *column = Tensor::empty(context, {n}, DType::f64);
+  return inputs;
+}
+
+void DenoisingLoss::fill(LossInputs& inputs, std::span<const double> u) const {
   std::vector<LossTerms> all;
   for (const double each : u) all.push_back(terms(each));
-  Context& context = x0.context();
+  const auto column = [&](Tensor& to, double LossTerms::*field) {
+    std::vector<double> values;
+    for (const LossTerms& t : all) values.push_back(t.*field);
+    to.upload(std::span<const double>(values));
+  };
+  column(inputs.label, &LossTerms::label);
+  column(inputs.mean_coeff, &LossTerms::mean_coeff);
+  column(inputs.std, &LossTerms::std);
+  column(inputs.a, &LossTerms::a);
+  column(inputs.b, &LossTerms::b);
+  column(inputs.weight, &LossTerms::weight);
+}
 
-  const AffineResult perturbed = affine_step({.x = x0,
-                                              .noise = Noise{{}, z},
-                                              .a = column(context, all, &LossTerms::mean_coeff),
-                                              .c = column(context, all, &LossTerms::std)});
-  const Var output = network(perturbed.y, column(context, all, &LossTerms::label));
-  const Tensor a = column(context, all, &LossTerms::a), b = column(context, all, &LossTerms::b);
-  const Tensor weight = column(context, all, &LossTerms::weight);
+LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, const LossInputs& inputs,
+                                   const Tensor& z) const {
+  const std::int64_t n = x0.shape()[0];
+  check(inputs.label.numel() == n && z.shape() == x0.shape(), "loss: ", inputs.label.numel(),
+        " times and noise ", z.shape(), " for images ", x0.shape());
+  Context& context = x0.context();
+  const AffineResult perturbed =
+      affine_step({.x = x0, .noise = Noise{{}, z}, .a = inputs.mean_coeff, .c = inputs.std});
+  const Var output = network(perturbed.y, inputs.label);
   Tensor per_image = Tensor::empty(context, {n}, DType::f64);
   Tensor gradient = Tensor::empty(context, x0.shape(), output.value().dtype());
-  run(ResidualLoss{output.value().const_buffer(), z.buffer(), a.buffer(), b.buffer(), weight.buffer(),
-                   per_image.buffer(), gradient.buffer(), n, x0.numel() / n, reduce_mean_},
+  run(ResidualLoss{output.value().const_buffer(), z.buffer(), inputs.a.buffer(), inputs.b.buffer(),
+                   inputs.weight.buffer(), per_image.buffer(), gradient.buffer(), n, x0.numel() / n,
+                   reduce_mean_},
       context);
   Var mean = record("denoising_loss", mean_of(per_image), {output},
                     [gradient](const Gradient& grad_out, InputGradients& into) {
@@ -89,16 +99,28 @@ LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, std
   return {mean, per_image};
 }
 
-LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, NoiseKey key) const {
+LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
+                                   const Tensor& z) const {
+  LossInputs inputs = create_inputs(x0.context(), static_cast<std::int64_t>(u.size()));
+  fill(inputs, u);
+  return evaluate(network, x0, inputs, z);
+}
+
+std::vector<double> DenoisingLoss::draw(NoiseKey key, std::int64_t n) {
   key.purpose = Purpose::time;
   std::vector<double> u;
-  for (std::int64_t i = 0; i < x0.shape()[0]; ++i) {
+  for (std::int64_t i = 0; i < n; ++i) {
     // Philox gives (0, 1]; the far end belongs to the near one.
-    const double draw = uniform_at(key, static_cast<std::uint32_t>(i));
-    u.push_back(draw < 1.0 ? draw : 0.0);
+    const double drawn = uniform_at(key, static_cast<std::uint32_t>(i));
+    u.push_back(drawn < 1.0 ? drawn : 0.0);
   }
+  return u;
+}
+
+LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, NoiseKey key) const {
   key.purpose = Purpose::noise;
-  return evaluate(network, x0, u, normal(x0.context(), x0.shape(), key, 1.0, x0.dtype()));
+  return evaluate(network, x0, draw(key, x0.shape()[0]),
+                  normal(x0.context(), x0.shape(), key, 1.0, x0.dtype()));
 }
 
 }  // namespace sgm

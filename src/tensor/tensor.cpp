@@ -1,5 +1,6 @@
 #include "sgm/tensor/tensor.h"
 
+#include "kernels/elementwise.h"
 #include "kernels/fill.h"
 
 namespace sgm {
@@ -127,6 +128,13 @@ void Tensor::copy_from(const Tensor& source) {
 
 void Tensor::fill(double value) {
   run(Fill{buffer(), numel(), value}, context());
+  mark_modified();
+}
+
+void Tensor::add(const Tensor& other) {
+  check(other.shape_ == shape_ && other.dtype_ == dtype_, "add: ", other.dtype_, ' ', other.shape_, " to ",
+        dtype_, ' ', shape_);
+  run(AddScaled{buffer(), other.buffer(), buffer(), numel(), 1.0, 1.0}, context());
   mark_modified();
 }
 

@@ -1,12 +1,15 @@
 #include "sgm/train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <iostream>
 #include <sstream>
+#include <utility>
 
 #include "sgm/io/atomic_file.h"
 #include "sgm/io/file_lock.h"
+#include "sgm/tensor/math.h"
 #include "sgm/train/checkpoint.h"
 #include "sgm/train/metrics.h"
 #include "sgm/train/progress.h"
@@ -35,31 +38,66 @@ double seconds_now() {
 
 bool Trainer::Step::is_finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
 
-Trainer::Trainer(const Config& config, const Dataset& dataset, Context& context)
+Trainer::Trainer(const Config& config, const Dataset& dataset, Context& context, bool capture)
     : config_(config),
       context_(context),
       sde_(create_sde(config.sde)),
       network_(create_network(config, context)),
       optimizer_(*network_, config.optim, config.model.ema_rate),
       loss_(*sde_, config.training),
-      loader_(dataset, loader_options(config)) {
+      loader_(dataset, loader_options(config)),
+      captured_(context, capture) {
   const DataConfig& d = config.data;
   check(dataset.height() == d.image_size && dataset.width() == d.image_size &&
             dataset.channels() == d.num_channels,
         "data: images are ", dataset.height(), " x ", dataset.width(), " x ", dataset.channels(),
         ", the model wants ", d.image_size, " x ", d.image_size, " x ", d.num_channels);
+  x0_ = Tensor::empty(context, {config.training.batch_size, d.image_size, d.image_size, d.num_channels});
+  inputs_ = loss_.create_inputs(context, config.training.batch_size);
+  step_number_ = Tensor::zeros(context, {1}, DType::f64);
+  loss_sum_ = Tensor::zeros(context, {1}, DType::f64);
+  norm_sum_ = Tensor::zeros(context, {1}, DType::f64);
+}
+
+void Trainer::launch() {
+  const Batch batch = loader_.next();
+  x0_.upload(std::span<const float>(batch.images));
+  const auto step = static_cast<std::uint32_t>(position());
+  loss_.fill(inputs_, DenoisingLoss::draw({.seed = config_.training.seed, .step = step}, x0_.shape()[0]));
+  context_.copy_from_host(step_number_.data<double>(), &step, sizeof step);
+  optimizer_.begin_step();
+  captured_.run([this] { work(); });
+  optimizer_.end_step();
+  ++unread_;
+}
+
+/// The device's part of a step: reads nothing that changes but the tensors which launch() fills.
+void Trainer::work() {
+  NoiseKey key{.seed = config_.training.seed, .purpose = Purpose::noise};
+  key.step_from = reinterpret_cast<const std::uint32_t*>(step_number_.data<double>());
+  const ForwardMode mode{compute_type(config_), true, key};
+  const LossResult loss = loss_.evaluate(
+      [&](const Tensor& x, const Tensor& label) { return network_->forward(Var(x), label, mode); }, x0_,
+      inputs_, normal(context_, x0_.shape(), key));
+  loss.mean.backward(Tensor::full(context_, {1}, 1.0, DType::f64));
+  optimizer_.update();
+  loss_sum_.add(loss.mean.value());
+  norm_sum_.add(optimizer_.squared_norm());
+}
+
+Trainer::Step Trainer::read() {
+  const double loss = loss_sum_.item() / static_cast<double>(std::max<std::int64_t>(unread_, 1));
+  const double norms = norm_sum_.item();
+  const StepReport report = optimizer_.report();
+  loss_sum_.fill(0.0);
+  norm_sum_.fill(0.0);
+  unread_ = 0;
+  return {loss, std::isfinite(norms) ? report.grad_norm : norms, report.lr};
 }
 
 Trainer::Step Trainer::step() {
-  const Batch batch = loader_.next();
-  const Tensor x0 = Tensor::from_host(context_, std::span<const float>(batch.images), batch.shape);
-  const NoiseKey key{config_.training.seed, Purpose::noise, static_cast<std::uint32_t>(position())};
-  const ForwardMode mode{compute_type(config_), true, key};
-  const LossResult loss = loss_.evaluate(
-      [&](const Tensor& x, const Tensor& label) { return network_->forward(Var(x), label, mode); }, x0, key);
-  loss.mean.backward(Tensor::full(context_, {1}, 1.0, DType::f64));
-  const StepReport report = optimizer_.step();
-  return {loss.mean.value().item(), report.grad_norm, report.lr};
+  launch();
+  return read();
 }
 
 void Trainer::load(const std::filesystem::path& checkpoint) {
@@ -73,7 +111,7 @@ namespace {
 class Run {
  public:
   Run(const Config& config, const Dataset& dataset, Context& context, const RunOptions& options)
-      : options_(options), context_(context), trainer_(config, dataset, context) {
+      : options_(options), context_(context), trainer_(config, dataset, context, options.capture) {
     prepare_workdir();
     const std::int64_t total = config.training.n_iters;
     metrics_ = std::make_unique<MetricsWriter>(options.workdir, trainer_.position());
@@ -82,36 +120,22 @@ class Run {
 
   RunEnd operator()() {
     const TrainingConfig& t = trainer_.config().training;
-    std::int64_t saved = trainer_.position() > 0 ? trainer_.position() : -1, logged = trainer_.position();
-    double since = seconds_now(), loss_sum = 0;
+    std::int64_t saved = trainer_.position() > 0 ? trainer_.position() : -1;
+    start_interval();
     while (trainer_.position() < t.n_iters) {
-      const Trainer::Step step = trainer_.step();
+      trainer_.launch();
       const std::int64_t now = trainer_.position();
-      check(step.is_finite(), "training: loss ", step.loss, " and gradient norm ", step.grad_norm,
-            " at step ", now,
-            " are not finite; lower optim.lr or raise optim.warmup, and go back to a checkpoint from before");
-      loss_sum += step.loss;
-      const double seconds = seconds_now() - since, rate = images(now - logged) / std::max(seconds, 1e-9);
-      progress_->update(now, step.loss, rate);
-      if (now % t.log_freq == 0 || now == t.n_iters) {
-        metrics_->write(now, {{"loss", loss_sum / static_cast<double>(now - logged)},
-                              {"grad_norm", step.grad_norm},
-                              {"lr", step.lr},
-                              {"img_per_s", rate},
-                              {"peak_memory_mib", static_cast<double>(context_.memory().peak) / 1048576.0}});
-        logged = now;
-        loss_sum = 0;
-        since = seconds_now();
-      }
-      const bool stop = options_.should_stop && options_.should_stop();
-      if (now % t.snapshot_freq == 0 || now == t.n_iters || stop) {
+      const bool stop = options_.should_stop && options_.should_stop(), last = now == t.n_iters;
+      const bool log = now % t.log_freq == 0 || last, keep = now % t.snapshot_freq == 0 || last || stop;
+      if (log || keep || seconds_now() - last_read_ > kSecondsBetweenReads) read(log);
+      if (keep) {
         const double before = seconds_now();
         save();
         saved = now;
         if (!stop) snapshot();
-        since += seconds_now() - before;
+        interval_.began += seconds_now() - before;
       }
-      if (stop && now < t.n_iters) {
+      if (stop && !last) {
         progress_->note("interrupted: saved " + checkpoint_path(options_.workdir, now).string());
         return RunEnd::interrupted;
       }
@@ -121,6 +145,38 @@ class Run {
   }
 
  private:
+  // Reading waits for the device, which should always have a step to work on.
+  static constexpr double kSecondsBetweenReads = 0.2;
+
+  void start_interval() { interval_ = {trainer_.position(), trainer_.position(), seconds_now(), 0.0}; }
+
+  /// Waits for the steps so far, shows them and, with `log`, writes the interval that ends here to the
+  /// metrics.
+  void read(bool log) {
+    const Trainer::Step step = trainer_.read();
+    const std::int64_t now = trainer_.position();
+    check(step.is_finite(), "training: loss ", step.loss, " and gradient norm ", step.grad_norm, " by step ",
+          now,
+          " are not finite; lower optim.lr or raise optim.warmup, and go back to a checkpoint from before");
+    interval_.loss_sum += step.loss * static_cast<double>(now - std::exchange(interval_.read, now));
+    last_read_ = seconds_now();
+    const double seconds = last_read_ - interval_.began;
+    const double rate = images(now - interval_.first) / std::max(seconds, 1e-9);
+    progress_->update(now, step.loss, rate);
+    if (!log) return;
+    metrics_->write(now, {{"loss", interval_.loss_sum / static_cast<double>(now - interval_.first)},
+                          {"grad_norm", step.grad_norm},
+                          {"lr", step.lr},
+                          {"img_per_s", rate},
+                          {"peak_memory_mib", static_cast<double>(context_.memory().peak) / 1048576.0}});
+    start_interval();
+    if (const std::string& reason = trainer_.why_not_captured();
+        !context_.is_cpu() && !reason.empty() && !told_) {
+      progress_->note("steps are launched call by call: " + reason);
+      told_ = true;
+    }
+  }
+
   double images(std::int64_t steps) const {
     return static_cast<double>(steps * trainer_.config().training.batch_size);
   }
@@ -190,6 +246,16 @@ class Run {
   std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<Progress> progress_;
+
+  /// Between two entries of the metrics.
+  struct Interval {
+    std::int64_t first, read;  // steps done at its beginning, and when they were last read
+    double began;              // seconds
+    double loss_sum;
+  };
+  Interval interval_{};
+  double last_read_ = 0;
+  bool told_ = false;  // why steps are not captured
 };
 
 }  // namespace

@@ -29,12 +29,16 @@ class Optimizer {
   /// Uses and clears the gradients. A norm that is not finite leaves weights, moments and averages untouched.
   StepReport step();
 
-  /// The three parts of step(). begin_step() counts the step and hands its numbers to the device; update()
-  /// launches the work and touches no number of the host, so that it may be captured and replayed; report()
-  /// waits for it.
+  /// The parts of step(). begin_step() counts the step and hands its numbers to the device; update() launches
+  /// the work, which reads only those, so that it may be captured and replayed; end_step() tells that the
+  /// weights have changed; report() waits for the device.
   void begin_step();
   void update();
+  void end_step();
   StepReport report() const;
+
+  /// The squared norm of all gradients of the last update, [1] f64.
+  const Tensor& squared_norm() const { return squared_norm_; }
 
   std::int64_t completed_steps() const { return completed_; }
   void set_completed_steps(std::int64_t steps) { completed_ = steps; }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "sgm/autograd/var.h"
 #include "sgm/core/config.h"
@@ -15,6 +16,11 @@ namespace sgm {
 /// mean_coeff x0 + std z, the network is told `label`, and loss = weight reduce((a net + b z)^2).
 struct LossTerms {
   double label, mean_coeff, std, a, b, weight;
+};
+
+/// The terms of a batch where the device reads them; each f64 [N].
+struct LossInputs {
+  Tensor label, mean_coeff, std, a, b, weight;
 };
 
 struct LossResult {
@@ -37,7 +43,18 @@ class DenoisingLoss {
   /// The terms for u in [0, 1): time 1e-5 + u (1 - 1e-5), or noise scale floor(u N).
   LossTerms terms(double u) const;
 
-  /// Loss of images x0 [N, H, W, C] in data space, with given u [N] and noise z like x0.
+  /// Inputs for a batch of n, to be filled.
+  LossInputs create_inputs(Context& context, std::int64_t n) const;
+  /// Fills them with terms(u) of every image; throws Error for another number of images.
+  void fill(LossInputs& inputs, std::span<const double> u) const;
+  /// The u of a batch of n that `key` draws (its purpose is ignored).
+  static std::vector<double> draw(NoiseKey key, std::int64_t n);
+
+  /// Loss of images x0 [N, H, W, C] in data space at the times of `inputs`, with noise z like x0. Reads
+  /// numbers from the device only.
+  LossResult evaluate(const Network& network, const Tensor& x0, const LossInputs& inputs,
+                      const Tensor& z) const;
+  /// The same with given u [N].
   LossResult evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
                       const Tensor& z) const;
   /// The same with u and z drawn from `key` (its purpose is ignored).

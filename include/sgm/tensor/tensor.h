@@ -55,6 +55,8 @@ class Tensor {
   void upload(std::span<const float> values);
   void upload(std::span<const double> values);
   void fill(double value);
+  /// Adds a tensor of the same shape and type, in place.
+  void add(const Tensor& other);
 
   /// Waits for the device and copies out.
   std::vector<float> to_host() const;

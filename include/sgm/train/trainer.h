@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 
+#include "sgm/core/captured_step.h"
 #include "sgm/core/config.h"
 #include "sgm/data/dataset.h"
 #include "sgm/data/loader.h"
@@ -21,8 +22,9 @@ namespace sgm {
 /// configuration.
 class Trainer {
  public:
-  /// Throws Error for impossible configurations. Dataset and context must outlive the trainer.
-  Trainer(const Config& config, const Dataset& dataset, Context& context);
+  /// Throws Error for impossible configurations. Dataset and context must outlive the trainer. capture =
+  /// false launches every step call by call, also where the device can replay it.
+  Trainer(const Config& config, const Dataset& dataset, Context& context, bool capture = true);
 
   struct Step {
     double loss = 0;       // mean over the batch
@@ -34,6 +36,14 @@ class Trainer {
   /// seed and step alone, so that a resumed run continues bit for bit.
   Step step();
 
+  /// step() in two halves. launch() leaves a step to the device and returns; read() waits for all steps
+  /// launched since the last read() and returns their mean loss and the norm of the last, or a norm that is
+  /// not finite where one of them had such a one.
+  void launch();
+  Step read();
+  /// Why steps are not captured and replayed; empty where they are, or as long as nobody knows.
+  const std::string& why_not_captured() const { return captured_.why_not(); }
+
   const Config& config() const { return config_; }
   ScoreNetwork& network() { return *network_; }
   const SDE& sde() const { return *sde_; }
@@ -44,6 +54,8 @@ class Trainer {
   void load(const std::filesystem::path& checkpoint);
 
  private:
+  void work();
+
   Config config_;
   Context& context_;
   std::unique_ptr<SDE> sde_;
@@ -51,6 +63,15 @@ class Trainer {
   Optimizer optimizer_;
   DenoisingLoss loss_;
   Loader loader_;
+
+  // What a step reads and writes on the device, at fixed addresses.
+  Tensor x0_;           // images of the batch
+  LossInputs inputs_;   // their noise levels
+  Tensor step_number_;  // of the noise and of the dropout masks
+  Tensor loss_sum_;     // [1] f64: of the steps since the last read()
+  Tensor norm_sum_;     // [1] f64: squared norms, likewise
+  std::int64_t unread_ = 0;
+  CapturedStep captured_;
 };
 
 /// How a run ended.
@@ -59,6 +80,7 @@ enum class RunEnd { finished, interrupted };
 struct RunOptions {
   std::filesystem::path workdir;
   bool resume = false;
+  bool capture = true;  // replay captured steps where the device can
   /// Polled between steps; true saves a checkpoint and stops.
   std::function<bool()> should_stop;
   /// Called after each checkpoint, with the moving averages as weights and gradients off.
