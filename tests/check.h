@@ -130,15 +130,12 @@ class Guarded {
     upload();
   }
   ~Guarded() {
-    std::vector<std::byte> now(bytes_.size());
-    context_.copy_to_host(now.data(), memory_, now.size());
-    context_.release(memory_, now.size());
-    const auto same = [&](std::size_t begin, std::size_t count) {
-      return std::memcmp(now.data() + begin, bytes_.data() + begin, count) == 0;
-    };
-    EXPECT_TRUE(same(0, kGuard)) << "written before the " << n_ << ' ' << dtype_ << " elements";
-    EXPECT_TRUE(same(kGuard + size(), kGuard)) << "written after the " << n_ << ' ' << dtype_ << " elements";
-    EXPECT_TRUE(!read_only_ || same(kGuard, size())) << "an input has changed";
+    try {
+      expect_untouched();
+    } catch (const Error& error) {
+      ADD_FAILURE() << error.what();
+    }
+    context_.release(memory_, bytes_.size());
   }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
@@ -157,6 +154,16 @@ class Guarded {
   static constexpr std::byte kCanary{0xa5};
 
   std::size_t size() const { return static_cast<std::size_t>(n_) * size_of(dtype_); }
+  void expect_untouched() const {
+    std::vector<std::byte> now(bytes_.size());
+    context_.copy_to_host(now.data(), memory_, now.size());
+    const auto same = [&](std::size_t begin, std::size_t count) {
+      return std::memcmp(now.data() + begin, bytes_.data() + begin, count) == 0;
+    };
+    EXPECT_TRUE(same(0, kGuard)) << "written before the " << n_ << ' ' << dtype_ << " elements";
+    EXPECT_TRUE(same(kGuard + size(), kGuard)) << "written after the " << n_ << ' ' << dtype_ << " elements";
+    EXPECT_TRUE(!read_only_ || same(kGuard, size())) << "an input has changed";
+  }
   void upload() {
     memory_ = static_cast<std::byte*>(context_.allocate(bytes_.size()));
     context_.copy_from_host(memory_, bytes_.data(), bytes_.size());

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "check.h"
+#include "devices.h"
 #include "naive.h"
 #include "sgm/autograd/ops.h"
 
@@ -29,24 +30,25 @@ double share_of_equals(const std::vector<double>& a, const std::vector<double>& 
   return equal / static_cast<double>(a.size());
 }
 
-TEST(Dropout, IsWhatTheDefinitionOfTheMaskSays) {
-  const auto context = create_context("cpu", 2);
+using Dropout = DeviceTest;
+INSTANTIATE_TEST_SUITE_P(Devices, Dropout, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Dropout, IsWhatTheDefinitionOfTheMaskSays) {
   for (const Shape& shape : {Shape{1, 1, 1, 1}, {3, 5, 7, 3}, {2, 4, 4, 64}, {2, 3, 3, 130}}) {
     std::vector<double> expected;
     for (std::int64_t n = 0; n < shape[0]; ++n)
       for (std::int64_t e = 0; e < shape.numel() / shape[0]; ++e)
         expected.push_back(rounded(naive::keep_factor(kRate, kKey, n, e), DType::f32));
-    EXPECT_EQ(mask(*context, shape, kKey), expected);
+    EXPECT_EQ(mask(context(), shape, kKey), expected);
   }
 }
 
-TEST(Dropout, KeepsAtItsRateAndKeepsTheMean) {
-  const auto context = create_context("cpu", 2);
+TEST_P(Dropout, KeepsAtItsRateAndKeepsTheMean) {
   const Shape shape{16, 16, 16, 64};
   const double n = static_cast<double>(shape.numel());
   for (const double rate : {0.1, 0.5, 0.9}) {
     double kept = 0.0, sum = 0.0, both = 0.0;
-    const std::vector<double> factors = mask(*context, shape, kKey, rate);
+    const std::vector<double> factors = mask(context(), shape, kKey, rate);
     for (std::size_t i = 0; i < factors.size(); ++i) {
       EXPECT_TRUE(factors[i] == 0.0 || factors[i] == rounded(1.0 / (1.0 - rate), DType::f32));
       kept += factors[i] != 0.0, sum += factors[i];
@@ -60,8 +62,8 @@ TEST(Dropout, KeepsAtItsRateAndKeepsTheMean) {
   }
 }
 
-TEST(Dropout, DependsOnEveryPartOfTheKeyAndOnNothingElse) {
-  const auto one_thread = create_context("cpu", 1), two_threads = create_context("cpu", 2);
+TEST_P(Dropout, DependsOnEveryPartOfTheKeyAndOnNothingElse) {
+  const auto one_thread = create_context(GetParam(), 1), two_threads = create_context(GetParam(), 2);
   const Shape shape{4, 8, 8, 16};
   const std::vector<double> reference = mask(*one_thread, shape, kKey);
   EXPECT_EQ(mask(*one_thread, shape, kKey), reference);
@@ -74,32 +76,29 @@ TEST(Dropout, DependsOnEveryPartOfTheKeyAndOnNothingElse) {
     EXPECT_NEAR(share_of_equals(mask(*one_thread, shape, other), reference), 0.58, 0.04);
 }
 
-TEST(Dropout, FollowsTheSampleNotItsPlaceInTheBatch) {
-  const auto context = create_context("cpu", 2);
-  const std::vector<double> all = mask(*context, {6, 5, 5, 3}, kKey);
+TEST_P(Dropout, FollowsTheSampleNotItsPlaceInTheBatch) {
+  const std::vector<double> all = mask(context(), {6, 5, 5, 3}, kKey);
   for (std::uint32_t first = 0; first < 6; ++first) {
     NoiseKey key = kKey;
     key.first_sample = first;
-    const std::vector<double> alone = mask(*context, {1, 5, 5, 3}, key);
+    const std::vector<double> alone = mask(context(), {1, 5, 5, 3}, key);
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(), all.begin() + first * 75)) << first;
   }
 }
 
-TEST(Dropout, PassesGradientsThroughTheSameMask) {
-  const auto context = create_context("cpu", 2);
+TEST_P(Dropout, PassesGradientsThroughTheSameMask) {
   const Shape shape{3, 5, 7, 6};
-  const Var beta(Tensor::full(*context, {6}, 1.0), true);
-  const Var y = masked(*context, shape, kRate, kKey, beta);
+  const Var beta(Tensor::full(context(), {6}, 1.0), true);
+  const Var y = masked(context(), shape, kRate, kKey, beta);
   const std::vector<double> factors = y.value().to_host_f64(), dy = random_values(shape.numel(), 1);
-  y.backward(tensor_of(*context, dy, shape, DType::f32));
+  y.backward(tensor_of(context(), dy, shape, DType::f32));
   std::vector<double> expected(6);
   for (std::size_t i = 0; i < dy.size(); ++i) expected[i % 6] += factors[i] * dy[i];
   expect_close(beta.grad().to_host_f64(), expected, {1e-6});
 }
 
-TEST(Dropout, AtRateZeroLeavesEverything) {
-  const auto context = create_context("cpu", 1);
-  for (const double factor : mask(*context, {2, 5, 5, 3}, kKey, 0.0)) EXPECT_EQ(factor, 1.0);
+TEST_P(Dropout, AtRateZeroLeavesEverything) {
+  for (const double factor : mask(context(), {2, 5, 5, 3}, kKey, 0.0)) EXPECT_EQ(factor, 1.0);
 }
 
 }  // namespace

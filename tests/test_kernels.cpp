@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "devices.h"
 #include "kernel_checks.h"
 
 namespace sgm {
@@ -19,16 +20,18 @@ std::vector<KernelRow> all_kernels() {
   return rows;
 }
 
-TEST(Kernels, ComputeTheirFormulasAndKeepWithinTheirOperands) {
-  const auto context = create_context("cpu", 2);
+using Kernels = DeviceTest;
+INSTANTIATE_TEST_SUITE_P(Devices, Kernels, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Kernels, ComputeTheirFormulasAndKeepWithinTheirOperands) {
   for (const KernelRow& row : all_kernels())
-    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    for (const DType dtype : storage_types(context())) {
       SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
-      row.check(*context, dtype);
+      row.check(context(), dtype);
     }
 }
 
-TEST(Kernels, EveryOneHasARow) {
+TEST(KernelTable, HasEveryOp) {
   std::set<std::string> rows, declared;
   for (const KernelRow& row : all_kernels()) rows.insert(row.name);
   for (const auto& entry : std::filesystem::directory_iterator(SGM_SOURCE_DIR "/kernels")) {

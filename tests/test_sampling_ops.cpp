@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "devices.h"
 #include "expect_error.h"
 #include "sgm/tensor/math.h"
 
@@ -42,10 +43,12 @@ void expect_near(double actual, double expected, double bound, std::int64_t i) {
 
 double epsilon(DType dtype) { return dtype == DType::f64 ? 2.3e-16 : dtype == DType::f32 ? 1.2e-7 : 7.9e-3; }
 
-TEST(Normal, IsTheKeysNoiseBitForBit) {
-  const auto context = create_context("cpu");
+using SamplingOps = DeviceTest;
+INSTANTIATE_TEST_SUITE_P(Devices, SamplingOps, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(SamplingOps, NormalIsTheKeysNoiseBitForBit) {
   for (const Shape& shape : kShapes) {
-    const std::vector<float> z = normal(*context, shape, kKey).to_host();
+    const std::vector<float> z = normal(context(), shape, kKey).to_host();
     const std::int64_t per_image = shape.numel() / shape[0];
     for (std::int64_t i = 0; i < shape.numel(); ++i)
       ASSERT_EQ(z[static_cast<std::size_t>(i)],
@@ -53,10 +56,9 @@ TEST(Normal, IsTheKeysNoiseBitForBit) {
   }
 }
 
-TEST(Normal, HasTheMomentsOfItsLaw) {
-  const auto context = create_context("cpu");
+TEST_P(SamplingOps, NormalHasTheMomentsOfItsLaw) {
   const std::int64_t n = 1 << 18;
-  const std::vector<double> z = normal(*context, {16, n / 16}, kKey, 3.0, DType::f64).to_host_f64();
+  const std::vector<double> z = normal(context(), {16, n / 16}, kKey, 3.0, DType::f64).to_host_f64();
   double mean = 0.0, square = 0.0, lag = 0.0;
   for (std::size_t i = 0; i < z.size(); ++i) {
     mean += z[i] / static_cast<double>(n);
@@ -69,19 +71,19 @@ TEST(Normal, HasTheMomentsOfItsLaw) {
   EXPECT_NEAR(lag, 0.0, 5 * 9 * error);
 }
 
-TEST(AffineStep, EqualsItsFormula) {
-  const auto context = create_context("cpu");
+TEST_P(SamplingOps, AffineStepEqualsItsFormula) {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
     for (const DType score_dtype : {DType::f32, DType::f64, DType::bf16})
       for (const Shape& shape : kShapes)
         for (const int which : {0, 1, 2, 3, 4, 5}) {  // score? times noise: none, drawn, given
           SCOPED_TRACE(testing::Message() << dtype << ' ' << score_dtype << ' ' << shape << ' ' << which);
           const std::int64_t n = shape[0], per_image = shape.numel() / n;
-          const Tensor x = tensor(*context, wave(shape.numel(), 0.7), shape, dtype);
-          const Tensor score = tensor(*context, wave(shape.numel(), 1.1), shape, score_dtype);
-          const Tensor given = tensor(*context, wave(shape.numel(), 1.9), shape, dtype);
+          const Tensor x = tensor(context(), wave(shape.numel(), 0.7), shape, dtype);
+          const Tensor score = tensor(context(), wave(shape.numel(), 1.1), shape, score_dtype);
+          const Tensor given = tensor(context(), wave(shape.numel(), 1.9), shape, dtype);
           const std::vector<double> a = wave(n, 3.0), b = wave(n, 4.0);
-          AffineTerms terms{.x = x, .a = tensor(*context, a, {n}), .b = tensor(*context, b, {n}), .c = -1.7};
+          AffineTerms terms{
+              .x = x, .a = tensor(context(), a, {n}), .b = tensor(context(), b, {n}), .c = -1.7};
           if (which % 2) terms.score = score;
           if (which / 2) terms.noise = Noise{kKey, which / 2 == 2 ? given : Tensor()};
           terms.want_mean = which >= 2;
@@ -105,12 +107,11 @@ TEST(AffineStep, EqualsItsFormula) {
         }
 }
 
-TEST(AffineStep, DrawsAnImagesNoiseWhateverItsBatch) {
-  const auto context = create_context("cpu");
+TEST_P(SamplingOps, AffineStepDrawsAnImagesNoiseWhateverItsBatch) {
   const Shape all{5, 3, 7}, one{1, 3, 7};
   const std::vector<double> x = wave(all.numel(), 0.7);
   const auto step = [&](std::span<const double> values, Shape shape, std::uint32_t first) {
-    AffineTerms terms{.x = Tensor::from_host(*context, values, shape, DType::f32)};
+    AffineTerms terms{.x = Tensor::from_host(context(), values, shape, DType::f32)};
     terms.a = 0.3, terms.c = 0.9;
     terms.noise = Noise{NoiseKey{9, Purpose::corrector, 3, first}, {}};
     return affine_step(terms).y.to_host();
@@ -122,12 +123,11 @@ TEST(AffineStep, DrawsAnImagesNoiseWhateverItsBatch) {
   }
 }
 
-TEST(SquaredNorms, EqualPlainSumsAndDoNotDependOnTheBatch) {
-  const auto context = create_context("cpu");
+TEST_P(SamplingOps, SquaredNormsEqualPlainSumsAndDoNotDependOnTheBatch) {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
     for (const Shape& shape : kShapes) {
       SCOPED_TRACE(testing::Message() << dtype << ' ' << shape);
-      const Tensor x = tensor(*context, wave(shape.numel(), 0.7), shape, dtype);
+      const Tensor x = tensor(context(), wave(shape.numel(), 0.7), shape, dtype);
       const std::vector<double> values = x.to_host_f64(), of_x = squared_norms(x).to_host_f64();
       const std::vector<double> of_noise = squared_norms(Noise{kKey, {}}, x).to_host_f64();
       const std::vector<double> of_given = squared_norms(Noise{kKey, x}, x).to_host_f64();
@@ -143,16 +143,15 @@ TEST(SquaredNorms, EqualPlainSumsAndDoNotDependOnTheBatch) {
         expect_near(of_x[static_cast<std::size_t>(n)], sum, bound * sum, n);
         expect_near(of_noise[static_cast<std::size_t>(n)], noise, bound * noise, n);
         const auto first = values.begin() + n * per_image;
-        const Tensor alone = tensor(*context, {first, first + per_image}, {1, per_image}, dtype);
+        const Tensor alone = tensor(context(), {first, first + per_image}, {1, per_image}, dtype);
         EXPECT_EQ(squared_norms(alone).item(), of_x[static_cast<std::size_t>(n)]);
       }
     }
 }
 
-TEST(LangevinStep, FollowsTheFormulaPerImageAndPerBatch) {
-  const auto context = create_context("cpu");
-  const Tensor score = tensor(*context, {4.0, 25.0, 0.0}, {3}),
-               noise = tensor(*context, {9.0, 1.0, 4.0}, {3});
+TEST_P(SamplingOps, LangevinStepFollowsTheFormulaPerImageAndPerBatch) {
+  const Tensor score = tensor(context(), {4.0, 25.0, 0.0}, {3}),
+               noise = tensor(context(), {9.0, 1.0, 4.0}, {3});
   const LangevinStep own = langevin_step(score, noise, 0.9, 0.2, false);
   const std::vector<double> b = own.b.to_host_f64(), c = own.c.to_host_f64();
   EXPECT_DOUBLE_EQ(b[0], 1.8 * std::pow(0.2 * 3.0 / 2.0, 2));
@@ -162,25 +161,28 @@ TEST(LangevinStep, FollowsTheFormulaPerImageAndPerBatch) {
   const std::vector<double> shared = langevin_step(score, noise, 0.9, 0.2, true).b.to_host_f64();
   for (const double value : shared)
     EXPECT_DOUBLE_EQ(value, 1.8 * std::pow(0.2 * (6.0 / 3.0) / (7.0 / 3.0), 2));
-  const Tensor nan = tensor(*context, {1.0, NAN, 1.0}, {3});
+  const Tensor nan = tensor(context(), {1.0, NAN, 1.0}, {3});
   EXPECT_TRUE(std::isnan(langevin_step(nan, noise, 1.0, 0.2, false).b.to_host_f64()[1]));
 }
 
-TEST(StateAlgebra, EqualsPlainLoops) {
-  const auto context = create_context("cpu");
+TEST_P(SamplingOps, StateAlgebraEqualsPlainLoops) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(testing::Message() << shape);
     const std::int64_t n = shape[0], per_image = shape.numel() / n;
+    std::vector<std::vector<double>> values;
     std::vector<Tensor> stages;
     std::vector<Term> terms;
-    for (int j = 0; j < 7; ++j) stages.push_back(tensor(*context, wave(shape.numel(), 0.3 + j), shape));
+    for (int j = 0; j < 7; ++j) {
+      values.push_back(wave(shape.numel(), 0.3 + j));
+      stages.push_back(tensor(context(), values.back(), shape));
+    }
     for (int j = 0; j < 7; ++j)
       terms.push_back({j == 1 ? 0.0 : 0.5 - 0.3 * j, &stages[static_cast<std::size_t>(j)]});
     const std::vector<double> y = wave(shape.numel(), 2.2), other = wave(shape.numel(), 2.9),
                               h = wave(n, 5.0);
-    const Tensor y_tensor = tensor(*context, y, shape), other_tensor = tensor(*context, other, shape);
+    const Tensor y_tensor = tensor(context(), y, shape), other_tensor = tensor(context(), other, shape);
     const std::vector<double> combined =
-        linear_combination(y_tensor, tensor(*context, h, {n}), terms).to_host_f64();
+        linear_combination(y_tensor, tensor(context(), h, {n}), terms).to_host_f64();
     const std::vector<double> norms =
         scaled_squared_norms(terms, y_tensor, other_tensor, 0.01, 0.02).to_host_f64();
     std::vector<double> expected_norms(static_cast<std::size_t>(n), 0.0);
@@ -188,8 +190,7 @@ TEST(StateAlgebra, EqualsPlainLoops) {
       const std::size_t e = static_cast<std::size_t>(i), image = static_cast<std::size_t>(i / per_image);
       double sum = 0.0;
       for (int j = 0; j < 7; ++j)
-        sum += terms[static_cast<std::size_t>(j)].coefficient *
-               stages[static_cast<std::size_t>(j)].data<double>()[i];
+        sum += terms[static_cast<std::size_t>(j)].coefficient * values[static_cast<std::size_t>(j)][e];
       expect_near(combined[e], y[e] + h[image] * sum, 1e-14, i);
       expected_norms[image] +=
           std::pow(sum / (0.02 + 0.01 * std::max(std::abs(y[e]), std::abs(other[e]))), 2);
@@ -200,12 +201,11 @@ TEST(StateAlgebra, EqualsPlainLoops) {
   }
 }
 
-TEST(GatherImages, PicksRowsOfBothBatches) {
-  const auto context = create_context("cpu");
+TEST_P(SamplingOps, GatherImagesPicksRowsOfBothBatches) {
   std::vector<double> values(15);
   std::iota(values.begin(), values.end(), 0.0);
-  const Tensor first = tensor(*context, {values.begin(), values.begin() + 9}, {3, 1, 3});
-  const Tensor second = tensor(*context, {values.begin() + 9, values.end()}, {2, 1, 3});
+  const Tensor first = tensor(context(), {values.begin(), values.begin() + 9}, {3, 1, 3});
+  const Tensor second = tensor(context(), {values.begin() + 9, values.end()}, {2, 1, 3});
   const std::vector<std::int64_t> rows = {4, 0, 2, 3, 0};
   const Tensor y = gather_images(first, second, rows);
   EXPECT_EQ(y.shape(), (Shape{5, 1, 3}));
@@ -217,19 +217,18 @@ TEST(GatherImages, PicksRowsOfBothBatches) {
   expect_error({"differ in size"}, [&] { gather_images(first, second.reshape({2, 3}), rows); });
 }
 
-TEST(SamplingOps, RefuseOperandsThatDoNotFit) {
-  const auto context = create_context("cpu");
-  const Tensor x = Tensor::zeros(*context, {2, 3}), wide = Tensor::zeros(*context, {2, 4});
+TEST_P(SamplingOps, RefuseOperandsThatDoNotFit) {
+  const Tensor x = Tensor::zeros(context(), {2, 3}), wide = Tensor::zeros(context(), {2, 4});
   const Tensor f64 = x.to(DType::f64);
   expect_error({"score must have shape [2, 3]"}, [&] { affine_step({.x = x, .score = wide}); });
   expect_error({"noise"}, [&] { affine_step({.x = x, .noise = Noise{{}, wide}}); });
   expect_error({"noise"}, [&] { affine_step({.x = x, .noise = Noise{{}, f64}}); });
   expect_error({"coefficient"},
-               [&] { affine_step({.x = x, .a = Tensor::zeros(*context, {3}, DType::f64)}); });
-  expect_error({"coefficient"}, [&] { affine_step({.x = x, .a = Tensor::zeros(*context, {2})}); });
+               [&] { affine_step({.x = x, .a = Tensor::zeros(context(), {3}, DType::f64)}); });
+  expect_error({"coefficient"}, [&] { affine_step({.x = x, .a = Tensor::zeros(context(), {2})}); });
   expect_error({"batch"}, [&] { affine_step({.x = Tensor()}); });
   expect_error({"noise norms"}, [&] { langevin_step(squared_norms(x), f64, 1.0, 0.1, false); });
-  const Tensor h = Tensor::zeros(*context, {2}, DType::f64);
+  const Tensor h = Tensor::zeros(context(), {2}, DType::f64);
   const std::vector<Term> eight(8, Term{1.0, &f64}), other{{1.0, &h}};
   expect_error({"more than 7"}, [&] { linear_combination(f64, h, eight); });
   expect_error({"linear_combination"}, [&] { linear_combination(f64, h, other); });
@@ -237,10 +236,9 @@ TEST(SamplingOps, RefuseOperandsThatDoNotFit) {
   expect_error({"f64"}, [&] { linear_combination(x, h, {}); });
 }
 
-TEST(SamplingOps, EmptyBatchesAreFine) {
-  const auto context = create_context("cpu");
-  const Tensor x = Tensor::zeros(*context, {0, 3});
-  EXPECT_EQ(normal(*context, {0, 3}, kKey).numel(), 0);
+TEST_P(SamplingOps, EmptyBatchesAreFine) {
+  const Tensor x = Tensor::zeros(context(), {0, 3});
+  EXPECT_EQ(normal(context(), {0, 3}, kKey).numel(), 0);
   EXPECT_EQ(affine_step({.x = x, .noise = Noise{kKey, {}}, .c = 1.0}).y.numel(), 0);
   EXPECT_EQ(squared_norms(x).numel(), 0);
 }

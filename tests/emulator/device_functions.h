@@ -3,6 +3,8 @@
 // intrinsics. Fibers switch at barriers and warp functions only, so a plain read-modify-write is atomic. The
 // fast approximations err about as much as the hardware's, so that tolerances chosen here hold there.
 
+#include <math.h>  // the C++ overloads of fma and the like outside std, as in CUDA
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
