@@ -1,7 +1,11 @@
-// Launches: their limits, their order, their record, and the poison of static shared memory.
+// Launches: their limits, their order, their record; the poison of static shared memory; reports of crashes.
 
-#include <cstdio>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -15,8 +19,6 @@
 
 namespace sgm::emulator {
 namespace {
-
-constexpr std::size_t kSharedBytes = 227 * 1024;  // of one block on compute capability 9.0
 
 std::mutex state_lock;
 
@@ -81,7 +83,42 @@ SharedVariables& shared_of_function(const SharedMark* mark) {
   return function->second;
 }
 
+const char* meaning_of(int signal, const void* address) {
+  if (signal == SIGFPE) return "integer division by zero";
+  if (signal == SIGSEGV && scheduler().on_guard_page(address))
+    return "stack overflow, too large local arrays";
+  return "access of memory that is not there, or misaligned";
+}
+
+/// Prints what happened and returns to the faulty instruction, which then kills the process. The process is
+/// lost, so what a signal handler may not do (allocate) does no further harm.
+void report(int signal, siginfo_t* info, void*) {
+  const std::string text = "kernel emulator: " + scheduler().where() + ": " +
+                           meaning_of(signal, info->si_addr) + " (" + strsignal(signal) + ")\n";
+  [[maybe_unused]] const auto written = write(STDERR_FILENO, text.data(), text.size());
+}
+
+/// A stack for the handler: that of the fiber may be full.
+void install() {
+  static thread_local std::array<char, 64 * 1024> stack;
+  stack_t description{};
+  description.ss_sp = stack.data();
+  description.ss_size = stack.size();
+  sigaltstack(&description, nullptr);
+  struct sigaction action {};
+  action.sa_sigaction = report;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | static_cast<int>(SA_RESETHAND);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(signal, &action, nullptr);
+}
+
 }  // namespace
+
+void report_signals() {
+#ifndef __SANITIZE_ADDRESS__
+  static thread_local const bool installed = (install(), true);
+  static_cast<void>(installed);
+#endif
+}
 
 Order parse_order(const std::string& text) {
   if (text == "forward") return {};
@@ -128,7 +165,7 @@ void check_launch(const Launch& launch, const void* kernel) {
             blocks.z <= 65535,
         name, ": a grid has 1 to 2147483647 blocks along x and 1 to 65535 along y and z, got ", blocks.x,
         " x ", blocks.y, " x ", blocks.z);
-  check(launch.shared_bytes <= kSharedBytes, name, ": a block has at most ", kSharedBytes,
+  check(launch.shared_bytes <= kMostShared, name, ": a block has at most ", kMostShared,
         " bytes of shared memory, got ", launch.shared_bytes);
 }
 
@@ -165,7 +202,12 @@ void SharedMark::poison() {
   if (!variables_) variables_ = &shared_of_function(this);
   if (variables_->poisoned_in == running_block) return;
   variables_->poisoned_in = running_block;
-  for (const Variable& variable : variables_->all) poison_bytes(variable);
+  std::size_t bytes = 0;
+  for (const Variable& variable : variables_->all) {
+    poison_bytes(variable);
+    bytes += variable.bytes;
+  }
+  scheduler().add_static_shared(bytes);
 }
 
 float product(float a, float b) { return a * b; }

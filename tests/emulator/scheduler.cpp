@@ -81,6 +81,7 @@ void Scheduler::run(const Grid& grid, const Order& order) {
   check(!running_here, "kernel emulator: ", grid.kernel, " launched from inside a kernel");
   const std::lock_guard lock(one_grid_at_a_time);
   running_here = true;
+  report_signals();
   grid_ = &grid;
   threads_in_block_ = static_cast<int>(volume(grid.threads));
   blockDim = {grid.threads.x, grid.threads.y, grid.threads.z};
@@ -128,6 +129,7 @@ void Scheduler::run_block() {
   if (grid_->shared_bytes) std::memset(shared_.get(), 0xff, grid_->shared_bytes);
   live_ = n;
   arrived_ = predicates_ = 0;
+  static_shared_ = 0;
   for (int word = 0; word < kWords; ++word) {
     const int left = n - 64 * word;
     live_bits_[word] = left >= 64 ? ~std::uint64_t{0} : left > 0 ? (std::uint64_t{1} << left) - 1 : 0;
@@ -190,12 +192,8 @@ void Scheduler::thread_returned() {
   for (unsigned waiting = warp.waiting; waiting != 0; waiting &= waiting - 1) {
     const int other = std::countr_zero(waiting);
     const Deposit& deposit = warp.deposit[other];
-    if (deposit.mask >> lane & 1u) {
-      std::ostringstream text;
-      text << "returned, while lane " << other << " waits for it in " << name_of(deposit.op) << " at "
-           << deposit.place.file << ':' << deposit.place.line;
-      fault(text.str());
-    }
+    if (deposit.mask >> lane & 1u)
+      fault("returned, while lane " + std::to_string(other) + " waits for it in " + describe(deposit));
   }
   warp.live &= ~(1u << lane);
   --live_;
@@ -284,6 +282,15 @@ unsigned Scheduler::live_lanes() const { return warps_[threads_[current_].linear
 
 void* Scheduler::dynamic_shared() const { return shared_.get(); }
 
+void Scheduler::add_static_shared(std::size_t bytes) {
+  static_shared_ += bytes;
+  const std::size_t total = static_shared_ + grid_->shared_bytes;
+  const std::size_t most = grid_->shared_bytes > kPlainShared ? kMostShared : kPlainShared;
+  if (total > most)
+    fault(std::to_string(static_shared_) + " bytes of static and " + std::to_string(grid_->shared_bytes) +
+          " of dynamic shared memory, more than the " + std::to_string(most) + " of such a launch");
+}
+
 std::string Scheduler::where() const {
   if (!grid_) return "no kernel";
   std::string text = grid_->kernel + ", block " + coordinates(blockIdx);
@@ -320,10 +327,8 @@ std::string Scheduler::describe_waiting() const {
   for (int warp = 0; warp * kLanes < threads_in_block_; ++warp) {
     if (warps_[warp].waiting == 0) continue;
     const int lane = std::countr_zero(warps_[warp].waiting);
-    const Deposit& deposit = warps_[warp].deposit[lane];
     text << separator << "lanes 0x" << std::hex << warps_[warp].waiting << std::dec << " of warp " << warp
-         << " wait, lane " << lane << " in " << name_of(deposit.op) << " at " << deposit.place.file << ':'
-         << deposit.place.line << " for lanes 0x" << std::hex << deposit.mask << std::dec;
+         << " wait, lane " << lane << " in " << describe(warps_[warp].deposit[lane]);
     break;
   }
   return text.str();

@@ -13,6 +13,11 @@
 
 namespace sgm::emulator {
 
+/// Bytes of shared memory that a block may have when the launch opts in, which launch() of kernels/device.h
+/// does for dynamic memory beyond the second number, and that it may have otherwise. Of compute
+/// capability 9.0.
+inline constexpr std::size_t kMostShared = 227 * 1024, kPlainShared = 48 * 1024;
+
 /// One launch as the scheduler runs it.
 struct Grid {
   std::string kernel;  // as messages name it
@@ -34,11 +39,14 @@ class Scheduler {
                           Place place);
   unsigned live_lanes() const;
   void* dynamic_shared() const;
+  /// The running block has so many bytes of static shared memory more.
+  void add_static_shared(std::size_t bytes);
   /// Abandons the block; run() throws Error saying which kernel, block and thread did what.
   [[noreturn]] void fault(const std::string& what);
 
-  bool running() const { return grid_ != nullptr; }
+  /// The running kernel, block and thread, for messages.
   std::string where() const;
+  /// Whether the running thread has overflowed its stack when an access of `address` failed.
   bool on_guard_page(const void* address) const;
 
  private:
@@ -64,6 +72,8 @@ class Scheduler {
 
   struct Warp {
     unsigned existing = 0, live = 0, waiting = 0;
+    unsigned mask = 0;               // of the first that waits
+    bool has_several_masks = false;  // among those that wait
     std::array<int, kLanes> position{};
     std::array<Deposit, kLanes> deposit{};
     std::array<std::uint64_t, kLanes> result{};
@@ -81,9 +91,13 @@ class Scheduler {
   void give_way();
   Fiber* take_fiber();
 
-  unsigned source_lane(WarpOp op, unsigned lane, unsigned operand, int width) const;
-  void check_arrival(const Warp& warp, unsigned lane, const Deposit& deposit);
+  static unsigned source_lane(WarpOp op, unsigned lane, unsigned operand, int width);
+  void check_mask(const Warp& warp, unsigned lane, const Deposit& deposit);
+  bool joins_last(Warp& warp, unsigned lane, const Deposit& deposit);
   void complete(Warp& warp, unsigned mask, unsigned lane);
+  void exchange(Warp& warp, unsigned mask);
+  static unsigned common_result(const Warp& warp, unsigned mask, WarpOp op);
+  static std::string describe(const Deposit& deposit);
   std::string describe_waiting() const;
   std::string coordinates_of(int position) const;
 
@@ -102,6 +116,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Fiber*> free_;
   std::unique_ptr<void, void (*)(void*)> shared_{nullptr, nullptr};
+  std::size_t static_shared_ = 0;
   std::string fault_;
 };
 
@@ -109,5 +124,9 @@ class Scheduler {
 Scheduler& scheduler();
 
 const char* name_of(WarpOp op);
+
+/// From now on, a kernel that crashes on this host thread says before it dies which kernel, block and thread
+/// it was, and whether its stack overflowed. Under AddressSanitizer that is the sanitizer's business.
+void report_signals();
 
 }  // namespace sgm::emulator

@@ -58,15 +58,15 @@ const char* name_of(WarpOp op) {
   return "warp function";
 }
 
-/// The lane from which a shuffle reads; its own where CUDA says that the value does not change.
-unsigned Scheduler::source_lane(WarpOp op, unsigned lane, unsigned operand, int width) const {
-  const unsigned inside = static_cast<unsigned>(width) - 1;
+/// The lane from which a shuffle reads, as PTX defines shfl; its own where the value does not change.
+unsigned Scheduler::source_lane(WarpOp op, unsigned lane, unsigned operand, int width) {
+  const unsigned inside = static_cast<unsigned>(width) - 1, by = operand % kLanes;
   const unsigned first = lane & ~inside, last = first | inside;
   switch (op) {
-    case WarpOp::shuffle: return first | (operand & inside);
-    case WarpOp::shuffle_up: return operand > lane - first ? lane : lane - operand;
-    case WarpOp::shuffle_down: return operand > last - lane ? lane : lane + operand;
-    case WarpOp::shuffle_xor: return (lane ^ operand) > last ? lane : lane ^ operand;
+    case WarpOp::shuffle: return first | (by & inside);
+    case WarpOp::shuffle_up: return by > lane - first ? lane : lane - by;
+    case WarpOp::shuffle_down: return by > last - lane ? lane : lane + by;
+    case WarpOp::shuffle_xor: return (lane ^ by) > last ? lane : lane ^ by;
     default: return lane;
   }
 }
@@ -76,17 +76,15 @@ std::uint64_t Scheduler::warp_call(WarpOp op, unsigned mask, std::uint64_t value
   const int linear = threads_[current_].linear;
   const auto lane = static_cast<unsigned>(linear % kLanes);
   Warp& warp = warps_[linear / kLanes];
-  if (width < 1 || width > kLanes || !std::has_single_bit(static_cast<unsigned>(width))) {
-    std::ostringstream text;
-    text << name_of(op) << " with width " << width << " at " << place.file << ':' << place.line
-         << "; a width is 1, 2, 4, 8, 16 or 32";
-    fault(text.str());
-  }
   Deposit& deposit = warp.deposit[lane];
   deposit = {op, mask, source_lane(op, lane, operand, width), value, place};
-  check_arrival(warp, lane, deposit);
+  if (width < 1 || width > kLanes || !std::has_single_bit(static_cast<unsigned>(width)))
+    fault("called " + describe(deposit) + " and width " + std::to_string(width) +
+          "; a width is 1, 2, 4, 8, 16 or 32");
+  check_mask(warp, lane, deposit);
+  const bool is_last = joins_last(warp, lane, deposit);
   warp.waiting |= 1u << lane;
-  if ((warp.waiting & mask) == mask)
+  if (is_last)
     complete(warp, mask, lane);
   else
     block(current_);
@@ -94,91 +92,106 @@ std::uint64_t Scheduler::warp_call(WarpOp op, unsigned mask, std::uint64_t value
   return warp.result[lane];
 }
 
-/// Faults when a lane's call cannot be right, whatever the other lanes do.
-void Scheduler::check_arrival(const Warp& warp, unsigned lane, const Deposit& deposit) {
-  const unsigned mask = deposit.mask, others = warp.waiting & mask;
-  const bool absent = !(mask >> lane & 1u) || (mask & ~warp.live);
-  if (!absent && others == 0) return;
-  const Deposit* other = nullptr;
-  for_lanes(others, [&](unsigned i) {
-    const Deposit& there = warp.deposit[i];
-    if (there.op != deposit.op || there.mask != mask || !same_place(there.place, deposit.place))
-      other = &there;
-  });
-  if (!absent && !other) return;
+void Scheduler::check_mask(const Warp& warp, unsigned lane, const Deposit& deposit) {
+  const unsigned mask = deposit.mask;
+  if ((mask >> lane & 1u) && !(mask & ~warp.live)) return;
   std::ostringstream text;
-  text << "lane " << lane << " called " << name_of(deposit.op) << " at " << deposit.place.file << ':'
-       << deposit.place.line << std::hex << " with mask 0x" << mask;
+  text << "lane " << lane << " called " << describe(deposit) << std::hex;
   if (!(mask >> lane & 1u))
     text << ", which leaves the lane itself out";
   else if (mask & ~warp.existing)
     text << ", which names lanes 0x" << (mask & ~warp.existing) << " that the block does not have";
-  else if (mask & ~warp.live)
-    text << ", which names lanes 0x" << (mask & ~warp.live) << " that have returned";
   else
-    text << ", while lane " << std::dec << (other - warp.deposit.data()) << " of that mask waits in "
-         << name_of(other->op) << " at " << other->place.file << ':' << other->place.line << " with mask 0x"
-         << std::hex << other->mask;
+    text << ", which names lanes 0x" << (mask & ~warp.live) << " that have returned";
   fault(text.str());
+}
+
+/// Whether all other lanes of the mask wait with this mask. Those that wait with another one may still come,
+/// unless they wait for this lane.
+bool Scheduler::joins_last(Warp& warp, unsigned lane, const Deposit& deposit) {
+  const unsigned mask = deposit.mask;
+  if (warp.waiting == 0) {
+    warp.mask = mask;
+    warp.has_several_masks = false;
+  } else if (mask != warp.mask) {
+    warp.has_several_masks = true;
+  }
+  unsigned partners = warp.waiting & mask;
+  const Deposit* clash = nullptr;
+  if (warp.has_several_masks)
+    for_lanes(partners, [&](unsigned i) {
+      if (warp.deposit[i].mask == mask) return;
+      partners &= ~(1u << i);
+      if (warp.deposit[i].mask >> lane & 1u) clash = &warp.deposit[i];
+    });
+  if (partners != 0) {
+    const Deposit& partner = warp.deposit[std::countr_zero(partners)];
+    if (partner.op != deposit.op || !same_place(partner.place, deposit.place)) clash = &partner;
+  }
+  if (clash)
+    fault("lane " + std::to_string(lane) + " called " + describe(deposit) + ", while lane " +
+          std::to_string(clash - warp.deposit.data()) + " waits for it in " + describe(*clash));
+  return (partners | 1u << lane) == mask;
 }
 
 /// All lanes of the mask are there: forms their results and lets them go on.
 void Scheduler::complete(Warp& warp, unsigned mask, unsigned lane) {
   const WarpOp op = warp.deposit[lane].op;
-  std::uint64_t common = 0;
+  if (op <= WarpOp::shuffle_xor)
+    exchange(warp, mask);
+  else if (op == WarpOp::match_any)
+    for_lanes(mask, [&](unsigned i) {
+      unsigned equal = 0;
+      for_lanes(mask, [&](unsigned j) { equal |= (warp.deposit[i].value == warp.deposit[j].value) << j; });
+      warp.result[i] = equal;
+    });
+  else {
+    const unsigned common = common_result(warp, mask, op);
+    for_lanes(mask, [&](unsigned i) { warp.result[i] = common; });
+  }
+  warp.waiting &= ~mask;
+  for_lanes(mask, [&](unsigned i) { make_runnable(warp.position[i]); });
+}
+
+void Scheduler::exchange(Warp& warp, unsigned mask) {
+  for_lanes(mask, [&](unsigned i) {
+    const unsigned source = warp.deposit[i].source;
+    if (!(mask >> source & 1u)) {
+      become(warp.position[i]);
+      fault("lane " + std::to_string(i) + " reads lane " + std::to_string(source) +
+            ", which the mask does not name, in " + describe(warp.deposit[i]));
+    }
+    warp.result[i] = warp.deposit[source].value;
+  });
+}
+
+/// What every lane of the mask gets.
+unsigned Scheduler::common_result(const Warp& warp, unsigned mask, WarpOp op) {
+  const auto value = [&](unsigned i) { return static_cast<unsigned>(warp.deposit[i].value); };
+  const auto first = static_cast<unsigned>(std::countr_zero(mask));
+  const unsigned others = mask & (mask - 1);
+  unsigned ballot = 0, reduced = value(first), all_equal = mask;
   switch (op) {
-    case WarpOp::shuffle:
-    case WarpOp::shuffle_up:
-    case WarpOp::shuffle_down:
-    case WarpOp::shuffle_xor:
-      for_lanes(mask, [&](unsigned i) {
-        const unsigned source = warp.deposit[i].source;
-        if (!(mask >> source & 1u)) {
-          std::ostringstream text;
-          text << "lane " << i << " reads lane " << source << " in " << name_of(op) << " at "
-               << warp.deposit[i].place.file << ':' << warp.deposit[i].place.line << " with mask 0x"
-               << std::hex << mask << ", which does not name lane " << std::dec << source;
-          become(warp.position[i]);
-          fault(text.str());
-        }
-        warp.result[i] = warp.deposit[source].value;
-      });
-      break;
-    case WarpOp::match_any:
-      for_lanes(mask, [&](unsigned i) {
-        warp.result[i] = 0;
-        for_lanes(mask, [&](unsigned j) {
-          if (warp.deposit[i].value == warp.deposit[j].value) warp.result[i] |= 1u << j;
-        });
-      });
-      break;
-    case WarpOp::match_all:
-      common = mask;
-      for_lanes(mask, [&](unsigned i) {
-        if (warp.deposit[i].value != warp.deposit[lane].value) common = 0;
-      });
-      break;
+    case WarpOp::barrier: return 0;
     case WarpOp::ballot:
     case WarpOp::any:
     case WarpOp::all:
-    case WarpOp::barrier:
-      for_lanes(mask, [&](unsigned i) { common |= (warp.deposit[i].value & 1u) << i; });
-      if (op == WarpOp::any) common = common != 0;
-      if (op == WarpOp::all) common = common == mask;
-      break;
-    default: {
-      bool first = true;
-      for_lanes(mask, [&](unsigned i) {
-        const auto value = static_cast<unsigned>(warp.deposit[i].value);
-        common = first ? value : combine(op, static_cast<unsigned>(common), value);
-        first = false;
+      for_lanes(mask, [&](unsigned i) { ballot |= value(i) << i; });
+      return op == WarpOp::ballot ? ballot : op == WarpOp::any ? ballot != 0 : ballot == mask;
+    case WarpOp::match_all:
+      for_lanes(others, [&](unsigned i) {
+        if (warp.deposit[i].value != warp.deposit[first].value) all_equal = 0;
       });
-    }
+      return all_equal;
+    default: for_lanes(others, [&](unsigned i) { reduced = combine(op, reduced, value(i)); }); return reduced;
   }
-  const bool lane_by_lane = op <= WarpOp::shuffle_xor || op == WarpOp::match_any;
-  if (!lane_by_lane) for_lanes(mask, [&](unsigned i) { warp.result[i] = common; });
-  warp.waiting &= ~mask;
-  for_lanes(mask, [&](unsigned i) { make_runnable(warp.position[i]); });
+}
+
+std::string Scheduler::describe(const Deposit& deposit) {
+  std::ostringstream text;
+  text << name_of(deposit.op) << " at " << deposit.place.file << ':' << deposit.place.line << " with mask 0x"
+       << std::hex << deposit.mask;
+  return text.str();
 }
 
 }  // namespace sgm::emulator
