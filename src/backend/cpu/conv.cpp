@@ -1,13 +1,14 @@
 #include "kernels/conv.h"
 
+#include <bit>
 #include <functional>
 
 #include "backend/cpu/cpu_context.h"
-#include "backend/scratch.h"
 #include "backend/cpu/exact.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/onednn_compat.h"
 #include "backend/cpu/winograd.h"
+#include "backend/scratch.h"
 
 namespace sgm {
 namespace {
@@ -33,6 +34,10 @@ void guarded(const char* op, const ConvShape& s, DType dtype, const std::functio
   }
 }
 
+Desc output_desc(const ConvShape& s, DType dtype) {
+  return {{s.n, s.k, s.oh, s.ow}, type_of(dtype), Tag::nhwc};
+}
+
 /// Descriptors of a convolution; weights are left to the library ("any").
 struct Descs {
   Desc x, w, b, y;
@@ -42,11 +47,38 @@ struct Descs {
       : x({s.n, s.c, s.h, s.w}, type_of(x_type), Tag::nhwc),
         w({s.k, s.c, s.r, s.s}, type_of(w_type), Tag::any),
         b({s.k}, Type::f32, Tag::a),
-        y({s.n, s.k, s.oh, s.ow}, type_of(y_type), Tag::nhwc),
+        y(output_desc(s, y_type)),
         geometry{{s.stride, s.stride}, {s.pad_begin, s.pad_begin}, {s.pad_end, s.pad_end}} {}
 };
 
-Desc plain_weights(const ConvShape& s) { return {{s.k, s.c, s.r, s.s}, Type::f32, Tag::ohwi}; }
+/// The weights of one input inside [k, r, s, row].
+Desc plain_weights(const ConvShape& s, std::int64_t row) {
+  return {{s.k, s.c, s.r, s.s}, Type::f32, Dims{s.r * s.s * row, 1, s.s * row, row}};
+}
+
+/// One input of a convolution of two: its share of the channels, and where its weights begin.
+struct Part {
+  ConvShape shape;
+  std::int64_t first;
+};
+
+Part first_part(const ConvShape& s) {
+  Part part{s, 0};
+  part.shape.c -= s.c2, part.shape.c2 = 0;
+  return part;
+}
+
+Part second_part(const ConvShape& s) {
+  Part part{s, s.c - s.c2};
+  part.shape.c = s.c2, part.shape.c2 = 0;
+  return part;
+}
+
+/// The weights of a part: f32 from its first channel on.
+template <class B>
+B weights_from(const B& weights, const Part& part) {
+  return {weights.template as<float>() + part.first, weights.dtype};
+}
 
 OneDnn::Key key_of(int op, const ConvShape& s, std::initializer_list<std::int64_t> rest) {
   OneDnn::Key key = {op, s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.oh, s.ow, s.stride, s.pad_begin, s.pad_end};
@@ -89,13 +121,14 @@ void repack(OneDnn& dnn, dnnl::memory from, dnnl::memory to) {
 }
 
 const Plan<dnnl::convolution_forward>& forward_plan(OneDnn& dnn, const Conv2d& op) {
-  const bool residual = bool(op.residual), bias = bool(op.bias);
+  const bool bias = bool(op.bias);
+  const int residual = op.residual ? 1 + int(op.residual.dtype) : 0;
   const auto scale_bits = static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(op.scale));
   const auto key = key_of(0, op.shape, {int(op.x.dtype), int(op.y.dtype), residual, bias, scale_bits});
   return dnn.cached<Plan<dnnl::convolution_forward>>(key, [&] {
     const Descs d(op.shape, op.x.dtype, op.x.dtype, op.y.dtype);
     dnnl::post_ops ops;
-    if (residual) ops.append_binary(dnnl::algorithm::binary_add, d.y);
+    if (residual) ops.append_binary(dnnl::algorithm::binary_add, output_desc(op.shape, op.residual.dtype));
     if (op.scale != 1.0) onednn::append_scale(ops, static_cast<float>(op.scale));
     dnnl::primitive_attr attr = user_scratchpad();
     attr.set_post_ops(ops);
@@ -109,17 +142,18 @@ dnnl::convolution_forward::primitive_desc hint_for(OneDnn& dnn, const Descs& d) 
   return onednn::forward_desc(dnn.engine(), d.x, d.w, Desc(), d.y, d.geometry, {});
 }
 
-void forward(const Conv2d& op, Context& context) {
+/// Of one input, whose weights lie in rows of `row` channels.
+void forward(const Conv2d& op, std::int64_t row, Context& context) {
   OneDnn& dnn = onednn_of(context);
   const auto& plan = forward_plan(dnn, op);
-  const Desc packed_desc = plan.desc.weights_desc(), plain = plain_weights(op.shape);
+  const Desc packed_desc = plan.desc.weights_desc(), plain = plain_weights(op.shape, row);
 
   Args args = {{DNNL_ARG_SRC, memory_of(plan.desc.src_desc(), dnn, op.x.data)},
                {DNNL_ARG_DST, memory_of(plan.desc.dst_desc(), dnn, op.y.data)}};
   if (op.bias) args.insert({DNNL_ARG_BIAS, memory_of(plan.desc.bias_desc(), dnn, op.bias.data)});
   if (op.residual)
     args.insert({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
-                 memory_of(plan.desc.dst_desc(), dnn, op.residual.data)});
+                 memory_of(output_desc(op.shape, op.residual.dtype), dnn, op.residual.data)});
 
   if (op.weight_version) {
     OneDnn::Packed& packed =
@@ -139,7 +173,42 @@ void forward(const Conv2d& op, Context& context) {
   execute(plan, context, std::move(args));
 }
 
-void backward_data(const Conv2dGradInput& op, Context& context) {
+void forward(const Conv2d& op, Context& context) {
+  const std::int64_t row = op.shape.c;
+  if (!op.shape.c2) return forward(op, row, context);
+  // The second sum begins with the first, which is rounded to nothing less than f32.
+  const ConvShape& s = op.shape;
+  const Scratch sum(context, static_cast<std::size_t>(s.n * s.oh * s.ow * s.k) * sizeof(float));
+  const Part one = first_part(s), two = second_part(s);
+  Conv2d first = op, second = op;
+  first.x2 = second.x2 = second.bias = {};
+  first.shape = one.shape, first.y = {sum.data(), DType::f32}, first.scale = 1.0;
+  second.x = op.x2, second.weight = weights_from(op.weight, two), second.shape = two.shape;
+  second.residual = {sum.data(), DType::f32};
+  forward(first, row, context);
+  forward(second, row, context);
+}
+
+/// factor times the weights of one input, dense, from rows of `row` channels.
+void scale_weights(const ConvShape& s, const float* weights, std::int64_t row, double factor, float* scaled) {
+  const auto f = static_cast<float>(factor);
+  const std::int64_t rows = s.k * s.r * s.s;
+#pragma omp parallel for schedule(static) if (rows * s.c > 65536)
+  for (std::int64_t i = 0; i < rows; ++i)
+#pragma omp simd
+    for (std::int64_t c = 0; c < s.c; ++c) scaled[i * s.c + c] = f * weights[i * row + c];
+}
+
+/// Of one input, whose weights lie in rows of `row` channels.
+void backward_data(const Conv2dGradInput& op, std::int64_t row, Context& context) {
+  if (op.scale != 1.0) {
+    const ConvShape& s = op.shape;
+    const Scratch scaled(context, static_cast<std::size_t>(s.k * s.r * s.s * s.c) * sizeof(float));
+    scale_weights(s, op.weight.as<float>(), row, op.scale, scaled.as<float>());
+    Conv2dGradInput unscaled = op;
+    unscaled.weight = {scaled.data(), DType::f32}, unscaled.scale = 1.0;
+    return backward_data(unscaled, s.c, context);
+  }
   OneDnn& dnn = onednn_of(context);
   using P = dnnl::convolution_backward_data;
   const auto& plan = dnn.cached<Plan<P>>(key_of(1, op.shape, {int(op.dy.dtype), int(op.dx.dtype)}), [&] {
@@ -149,14 +218,31 @@ void backward_data(const Conv2dGradInput& op, Context& context) {
   });
   const Scratch weights(context, plan.desc.weights_desc().get_size());
   const dnnl::memory packed = memory_of(plan.desc.weights_desc(), dnn, weights.data());
-  repack(dnn, memory_of(plain_weights(op.shape), dnn, op.weight.data), packed);
+  repack(dnn, memory_of(plain_weights(op.shape, row), dnn, op.weight.data), packed);
   execute(plan, context,
           {{DNNL_ARG_DIFF_DST, memory_of(plan.desc.diff_dst_desc(), dnn, op.dy.data)},
            {DNNL_ARG_WEIGHTS, packed},
            {DNNL_ARG_DIFF_SRC, memory_of(plan.desc.diff_src_desc(), dnn, op.dx.data)}});
 }
 
-void backward_weights(const Conv2dGradWeight& op, Context& context) {
+void backward_data(const Conv2dGradInput& op, Context& context) {
+  const std::int64_t row = op.shape.c;
+  if (!op.shape.c2) return backward_data(op, row, context);
+  const Part one = first_part(op.shape), two = second_part(op.shape);
+  Conv2dGradInput first = op, second = op;
+  first.shape = one.shape;
+  second.shape = two.shape, second.weight = weights_from(op.weight, two), second.dx = op.dx2;
+  backward_data(first, row, context);
+  backward_data(second, row, context);
+}
+
+void multiply_in_place(float* values, std::int64_t n, float factor) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) values[i] *= factor;
+}
+
+/// Of one input, the gradient of whose weights goes into rows of `row` channels.
+void backward_weights(const Conv2dGradWeight& op, std::int64_t row, Context& context) {
   OneDnn& dnn = onednn_of(context);
   using P = dnnl::convolution_backward_weights;
   const bool bias = bool(op.dbias);
@@ -174,7 +260,25 @@ void backward_weights(const Conv2dGradWeight& op, Context& context) {
                {DNNL_ARG_DIFF_WEIGHTS, packed}};
   if (bias) args.insert({DNNL_ARG_DIFF_BIAS, memory_of(plan.desc.diff_bias_desc(), dnn, op.dbias.data)});
   execute(plan, context, std::move(args));
-  repack(dnn, packed, memory_of(plain_weights(op.shape), dnn, op.dweight.data));
+  repack(dnn, packed, memory_of(plain_weights(op.shape, row), dnn, op.dweight.data));
+  if (op.scale == 1.0) return;
+  const ConvShape& s = op.shape;
+  const auto factor = static_cast<float>(op.scale);
+  for (std::int64_t i = 0; i < s.k * s.r * s.s; ++i)
+    multiply_in_place(op.dweight.as<float>() + i * row, s.c, factor);
+  if (bias) multiply_in_place(op.dbias.as<float>(), s.k, factor);
+}
+
+void backward_weights(const Conv2dGradWeight& op, Context& context) {
+  const std::int64_t row = op.shape.c;
+  if (!op.shape.c2) return backward_weights(op, row, context);
+  const Part one = first_part(op.shape), two = second_part(op.shape);
+  Conv2dGradWeight first = op, second = op;
+  first.shape = one.shape;
+  second.shape = two.shape, second.x = op.x2, second.dweight = weights_from(op.dweight, two);
+  second.dbias = {};
+  backward_weights(first, row, context);
+  backward_weights(second, row, context);
 }
 
 void multiply(const Matmul& op, Context& context) {
@@ -196,9 +300,14 @@ void multiply(const Matmul& op, Context& context) {
                            int(op.a.dtype),
                            int(op.b.dtype),
                            int(op.c.dtype),
-                           op.accumulate};
+                           op.accumulate,
+                           static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(op.alpha))};
+  const Desc bias({1, 1, op.n}, Type::f32, Dims{op.n, op.n, 1});
+  const bool scaled = op.alpha != 1.0;  // then the bias, which is not, comes after the factor
   const auto& plan = dnn.cached<Plan<dnnl::matmul>>(key, [&] {
     dnnl::post_ops ops;
+    if (scaled) onednn::append_scale(ops, static_cast<float>(op.alpha));
+    if (scaled && op.bias) ops.append_binary(dnnl::algorithm::binary_add, bias);
     if (op.accumulate) ops.append_sum(1.0f);
     dnnl::primitive_attr attr = user_scratchpad();
     attr.set_post_ops(ops);
@@ -206,14 +315,16 @@ void multiply(const Matmul& op, Context& context) {
     const Dims sb = op.trans_b ? Dims{op.stride_b, 1, op.ldb} : Dims{op.stride_b, op.ldb, 1};
     const Desc a({op.batch, op.m, op.k}, type_of(op.a.dtype), sa),
         b({op.batch, op.k, op.n}, type_of(op.b.dtype), sb);
-    const Desc bias({1, 1, op.n}, Type::f32, Dims{op.n, op.n, 1});
     const Desc c({op.batch, op.m, op.n}, type_of(op.c.dtype), Dims{op.stride_c, op.ldc, 1});
-    return Plan<dnnl::matmul>(onednn::matmul_desc(dnn.engine(), a, b, op.bias ? bias : Desc(), c, attr));
+    return Plan<dnnl::matmul>(
+        onednn::matmul_desc(dnn.engine(), a, b, op.bias && !scaled ? bias : Desc(), c, attr));
   });
   Args args = {{DNNL_ARG_SRC, memory_of(plan.desc.src_desc(), dnn, op.a.data)},
                {DNNL_ARG_WEIGHTS, memory_of(plan.desc.weights_desc(), dnn, op.b.data)},
                {DNNL_ARG_DST, memory_of(plan.desc.dst_desc(), dnn, op.c.data)}};
-  if (op.bias) args.insert({DNNL_ARG_BIAS, memory_of(plan.desc.bias_desc(), dnn, op.bias.data)});
+  if (op.bias)
+    args.insert({scaled ? DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1 : DNNL_ARG_BIAS,
+                 memory_of(bias, dnn, op.bias.data)});
   execute(plan, context, std::move(args));
 }
 

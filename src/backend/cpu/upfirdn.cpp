@@ -13,13 +13,14 @@ class AxisPlan {
     double tap;
   };
 
-  AxisPlan(const UpFirDn& op, std::int64_t in, std::int64_t out) : first_(out + 1) {
+  /// factor: of all taps.
+  AxisPlan(const UpFirDn& op, std::int64_t in, std::int64_t out, double factor) : first_(out + 1) {
     for (std::int64_t o = 0; o < out; ++o) {
       first_[o] = static_cast<std::int64_t>(terms_.size());
       for (int j = 0; j < op.num_taps; ++j) {
         const std::int64_t position = o * op.down + j - op.pad0;
         if (position >= 0 && position % op.up == 0 && position / op.up < in && op.taps[j] != 0.0)
-          terms_.push_back({position / op.up, op.taps[j]});
+          terms_.push_back({position / op.up, factor * op.taps[j]});
       }
     }
     first_[out] = static_cast<std::int64_t>(terms_.size());
@@ -36,7 +37,7 @@ class AxisPlan {
 template <class T>
 void filter(const UpFirDn& op) {
   using A = Accumulator<T>;
-  const AxisPlan rows(op, op.h, op.oh), cols(op, op.w, op.ow);
+  const AxisPlan rows(op, op.h, op.oh, op.scale), cols(op, op.w, op.ow, 1.0);
   const std::int64_t line = op.w * op.c;
 #pragma omp parallel
   {

@@ -309,8 +309,9 @@ void grad_input(const Conv2dGradInput& op, Context& context) {
   const Scratch weights(context, static_cast<std::size_t>(points * s.k * s.c) * sizeof(T));
   transform_weights<X>(s, op.weight.as<float>(), true, weights.as<T>());
   T* dx = op.dx.as<T>();
+  const auto scale = static_cast<float>(op.scale);
   filter_tiles<X>(Plan<X>(back), context, op.dy.as<T>(), {weights.data(), dtype_of<T>()}, false,
-                  [=](std::int64_t i, std::int64_t, const Lanes& sum) { store(dx + i, sum); });
+                  [=](std::int64_t i, std::int64_t, const Lanes& sum) { store(dx + i, scale * sum); });
 }
 
 template <class X, class T>
@@ -319,6 +320,7 @@ void grad_weight(const Conv2dGradWeight& op, Context& context) {
   const ConvShape& s = op.shape;
   const Plan<X> plan(s);
   const Scratch sums(context, static_cast<std::size_t>(points * s.k * s.c) * sizeof(float));
+  const auto scale = static_cast<float>(op.scale);
   bool first = true;
   for_each_chunk(plan.rows, plan.bytes_per_row(sizeof(T), sizeof(T)), [&](TileRows rows) {
     const std::int64_t tiles = plan.input.tiles(rows);
@@ -337,7 +339,7 @@ void grad_weight(const Conv2dGradWeight& op, Context& context) {
       Lanes u[points], g[9];
       for (int p = 0; p < points; ++p) u[p] = load(sums.as<float>() + (p * s.k + k) * s.c + c);
       both_axes<X::filter_t, n, 3>(u, g);
-      for (int i = 0; i < 9; ++i) store(op.dweight.as<float>() + (k * 9 + i) * s.c + c, g[i]);
+      for (int i = 0; i < 9; ++i) store(op.dweight.as<float>() + (k * 9 + i) * s.c + c, scale * g[i]);
     }
   if (op.dbias) {
     const std::int64_t pixels = s.n * s.oh * s.ow;
@@ -350,7 +352,7 @@ void grad_weight(const Conv2dGradWeight& op, Context& context) {
         for (std::int64_t i = begin; i < std::min(pixels, begin + 256); ++i) sum += load(dy + i * s.k + k);
         for (int j = 0; j < kLanes; ++j) total[j] += sum[j];
       }
-      for (int j = 0; j < kLanes; ++j) op.dbias.as<float>()[k + j] = static_cast<float>(total[j]);
+      for (int j = 0; j < kLanes; ++j) op.dbias.as<float>()[k + j] = static_cast<float>(op.scale * total[j]);
     }
   }
 }
@@ -365,7 +367,7 @@ void dispatch(DType dtype, Body&& body) {
 }  // namespace
 
 bool suits(const ConvShape& s, DType dtype) {
-  if (s.r != 3 || s.s != 3 || s.stride != 1 || s.c % kLanes || s.k % kLanes || s.pad_begin > 2 ||
+  if (s.c2 || s.r != 3 || s.s != 3 || s.stride != 1 || s.c % kLanes || s.k % kLanes || s.pad_begin > 2 ||
       s.pad_end > 2)
     return false;
   const bool half = dtype == DType::bf16;
