@@ -7,35 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/timing.h"
+#include "sgm/data/dataset.h"
 #include "sgm/score/score_model.h"
 #include "sgm/train/trainer.h"
 
 namespace sgm::bench {
 namespace {
-
-/// Images of uniform noise: the time of a step does not depend on what is in them.
-class NoiseDataset final : public Dataset {
- public:
-  explicit NoiseDataset(const DataConfig& data) : data_(data) {}
-  std::int64_t size() const override { return 1024; }
-  int height() const override { return data_.image_size; }
-  int width() const override { return data_.image_size; }
-  int channels() const override { return data_.num_channels; }
-  int label(std::int64_t) const override { return -1; }
-  int num_classes() const override { return 0; }
-  const std::vector<std::string>& class_names() const override { return names_; }
-  bool is_in_memory() const override { return true; }
-  std::string describe() const override { return "random images"; }
-  void read(std::int64_t i, std::span<std::uint8_t> out) const override {
-    for (std::size_t j = 0; j < out.size(); ++j)
-      out[j] = static_cast<std::uint8_t>(
-          philox(static_cast<std::uint32_t>(j), static_cast<std::uint32_t>(i), 0, 0, 7).word[0]);
-  }
-
- private:
-  DataConfig data_;
-  std::vector<std::string> names_;
-};
 
 struct Options {
   std::string config, mode = "train", precision = "f32", json, device = "cpu";
@@ -43,8 +20,8 @@ struct Options {
 };
 
 std::vector<double> time_training(const Config& config, Context& context, const Options& o) {
-  const NoiseDataset dataset(config.data);
-  Trainer trainer(config, dataset, context);
+  const auto dataset = random_dataset(config.data.image_size, config.data.num_channels);
+  Trainer trainer(config, *dataset, context);
   return seconds_of(o.warmup, o.steps, [&] { trainer.step(); });
 }
 

@@ -24,7 +24,7 @@ CachingAllocator::CachingAllocator(std::function<void*(std::size_t)> acquire,
                                    std::function<void(void*, std::size_t)> dispose, std::string remedy)
     : acquire_(std::move(acquire)), dispose_(std::move(dispose)), remedy_(std::move(remedy)) {}
 
-CachingAllocator::~CachingAllocator() { trim(); }
+CachingAllocator::~CachingAllocator() { dispose_free(); }
 
 void* CachingAllocator::allocate(std::size_t bytes) {
   const std::size_t size = rounded(bytes);
@@ -36,7 +36,7 @@ void* CachingAllocator::allocate(std::size_t bytes) {
   } else {
     data = acquire_(size);
     if (!data) {
-      trim();
+      dispose_free();
       data = acquire_(size);
     }
     check(data != nullptr, "out of memory: ", size, " bytes wanted, ", stats_.in_use, " in use; ", remedy_);
@@ -55,6 +55,11 @@ void CachingAllocator::release(void* data, std::size_t bytes) noexcept {
 }
 
 void CachingAllocator::trim() {
+  const std::scoped_lock lock(mutex_);
+  dispose_free();
+}
+
+void CachingAllocator::dispose_free() {
   for (auto& [size, blocks] : free_) {
     for (void* block : blocks) dispose_(block, size);
     stats_.reserved -= size * blocks.size();

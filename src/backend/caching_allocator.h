@@ -27,9 +27,11 @@ class CachingAllocator {
   void release(void* data, std::size_t bytes) noexcept;
   MemoryStats stats() const;
   void reset_peak();
+  /// Gives back to the system what no tensor holds.
+  void trim();
 
  private:
-  void trim();
+  void dispose_free();
 
   std::function<void*(std::size_t)> acquire_;
   std::function<void(void*, std::size_t)> dispose_;

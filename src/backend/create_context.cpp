@@ -25,4 +25,8 @@ std::string why_no_cuda() {
 #endif
 }
 
+#ifndef SGM_WITH_CUDA
+std::string cuda_library_versions() { return {}; }
+#endif
+
 }  // namespace sgm

@@ -25,14 +25,16 @@ void add_verify(CLI::App& app, Command& chosen);
 void add_data(CLI::App& app, Command& chosen);
 void add_info(CLI::App& app, Command& chosen);
 void add_doctor(CLI::App& app, Command& chosen);
+void add_profile(CLI::App& app, Command& chosen);
 
-/// --device and --threads, common to all commands that compute.
+/// --device, --threads and --max-memory, common to all commands that compute.
 struct DeviceOptions {
   std::string device = "auto";
   int threads = 0;
+  std::uint64_t max_memory = 0;
 
   void add_to(CLI::App& command);
-  /// Prints which device was chosen, and for "auto" why.
+  /// Prints which device was chosen, and for "auto" why not a GPU.
   std::unique_ptr<Context> open() const;
 };
 

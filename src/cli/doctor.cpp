@@ -7,7 +7,6 @@
 #include <string>
 
 #include "cli/commands.h"
-#include "kernels/op.h"
 #include "sgm/version.h"
 
 namespace sgm::cli {
@@ -29,7 +28,12 @@ int doctor_command(const DeviceOptions& device) {
             << (bf16 ? "fast (AVX512-BF16)"
                      : "slow or unavailable: this processor has no AVX512-BF16; use --precision f32")
             << '\n';
-  if constexpr (!kHasCuda) std::cout << "cuda: not in this build; every command runs on the CPU\n";
+  if (const std::string problem = why_no_cuda(); problem.empty())
+    std::cout << create_context("cuda", 0, device.max_memory)->describe() << '\n';
+  else
+    std::cout << "cuda: " << problem << "; every command runs on the CPU\n";
+  if (const std::string versions = cuda_library_versions(); !versions.empty())
+    std::cout << "cuda libraries: " << versions << '\n';
   return kDone;
 }
 

@@ -40,14 +40,17 @@ bool stop_requested() { return stop_signal != 0; }
 void DeviceOptions::add_to(CLI::App& command) {
   command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
   command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::Range(0, kMaxThreads));
+  command.add_option("--max-memory", max_memory, "Most GPU memory to hold, e.g. 8GB; 0: all there is")
+      ->transform(CLI::AsSizeValue(false));
 }
 
 std::unique_ptr<Context> DeviceOptions::open() const {
   check(device == "auto" || device == "cpu" || device == "cuda", "--device '", device,
         "' is unknown; known: auto, cpu, cuda");
-  auto context = create_context(device == "auto" ? "cpu" : device, threads);
-  std::cerr << "device: " << context->describe()
-            << (device == "auto" ? "; this build has no CUDA backend" : "") << '\n';
+  const std::string no_cuda = device == "auto" ? why_no_cuda() : std::string();
+  const bool on_gpu = device == "cuda" || (device == "auto" && no_cuda.empty());
+  auto context = create_context(on_gpu ? "cuda" : "cpu", threads, max_memory);
+  std::cerr << "device: " << context->describe() << (no_cuda.empty() ? "" : "; no GPU: " + no_cuda) << '\n';
   return context;
 }
 
@@ -69,7 +72,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("sgm ") + kVersion);
   app.require_subcommand(0, 1);
   Command chosen;
-  for (const auto add : {add_train, add_sample, add_verify, add_data, add_info, add_doctor}) add(app, chosen);
+  for (const auto add : {add_train, add_sample, add_verify, add_data, add_info, add_doctor, add_profile})
+    add(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -77,7 +81,8 @@ int run(int argc, char** argv) {
     return report(std::string(error.what()) + "; see sgm --help");
   }
   if (!chosen)
-    return report("a command is missing: train, sample, verify, data, info or doctor; see sgm --help");
+    return report(
+        "a command is missing: train, sample, verify, data, info, doctor or profile; see sgm --help");
   return chosen();
 }
 

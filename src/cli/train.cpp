@@ -1,6 +1,8 @@
 // sgm train: a configuration and a folder become a trained model.
 
 #include <iostream>
+#include <sstream>
+#include <tuple>
 
 #include "cli/commands.h"
 #include "sgm/data/dataset.h"
@@ -15,7 +17,8 @@ struct TrainOptions {
   std::string config, workdir;
   std::vector<std::string> overrides;
   std::int64_t steps = -1;
-  bool resume = false, dry_run = false;
+  bool resume = false, dry_run = false, no_graph = false;
+  std::string profile_steps;
   DeviceOptions device;
 };
 
@@ -46,6 +49,16 @@ void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, c
   metrics.image("samples", trainer.position(), {view, grid.width, grid.height, grid.channels});
 }
 
+/// "A:B" as numbers; steps A to B - 1 are recorded.
+std::pair<std::int64_t, std::int64_t> steps_of(const std::string& range) {
+  std::int64_t first = 0, end = 0;
+  char colon = 0;
+  std::istringstream text(range);
+  check(bool(text >> first >> colon >> end) && colon == ':' && text.eof() && first >= 0 && end > first,
+        "--profile-steps '", range, "' is not a range A:B of steps with A < B, e.g. 20:25");
+  return {first, end};
+}
+
 int train_command(const TrainOptions& options) {
   Config config = load_config(options.config, options.overrides);
   if (options.steps >= 0) config.training.n_iters = options.steps;
@@ -65,6 +78,9 @@ int train_command(const TrainOptions& options) {
   RunOptions run;
   run.workdir = options.workdir;
   run.resume = options.resume;
+  run.capture = !options.no_graph;
+  if (!options.profile_steps.empty())
+    std::tie(run.profile_first, run.profile_end) = steps_of(options.profile_steps);
   run.should_stop = stop_requested;
   run.snapshot = [&](Trainer& trainer, MetricsWriter& metrics) {
     draw_snapshot(trainer, metrics, *context, options.workdir);
@@ -87,6 +103,9 @@ void add_train(CLI::App& app, Command& chosen) {
       ->add_option("--steps", options->steps, "Train until this many steps are complete (training.n_iters)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--resume", options->resume, "Continue the run in the folder, if it holds one");
+  command->add_flag("--no-graph", options->no_graph, "Launch every step call by call, also on a GPU");
+  command->add_option("--profile-steps", options->profile_steps,
+                      "A:B: record steps A to B - 1 for nsys or ncu (cudaProfilerStart and Stop)");
   command->add_flag("--dry-run", options->dry_run, "Print the resolved configuration and stop");
   options->device.add_to(*command);
   command->callback([options, &chosen] { chosen = [options] { return train_command(*options); }; });

@@ -9,6 +9,7 @@ target_sources(
           data/jpeg.cpp
           data/loader.cpp
           data/pnm.cpp
+          data/random_dataset.cpp
           data/resize.cpp
           data/source.cpp
           data/stb.cpp)

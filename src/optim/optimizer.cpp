@@ -56,6 +56,10 @@ void Optimizer::update() {
                  squared_norm_.const_buffer(), config_.grad_clip, config_.beta1, config_.beta2, config_.eps,
                  config_.weight_decay},
       context);
+  zero_grad();
+}
+
+void Optimizer::zero_grad() {
   for (Slot& slot : slots_) slot.parameter.var->zero_grad();
 }
 

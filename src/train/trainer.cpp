@@ -73,6 +73,7 @@ void Trainer::launch() {
 
 /// The device's part of a step: reads nothing that changes but the tensors which launch() fills.
 void Trainer::work() {
+  optimizer_.zero_grad();  // of a capture that was given up
   NoiseKey key{.seed = config_.training.seed, .purpose = Purpose::noise};
   key.step_from = reinterpret_cast<const std::uint32_t*>(step_number_.data<double>());
   const ForwardMode mode{compute_type(config_), true, key};
@@ -123,7 +124,9 @@ class Run {
     std::int64_t saved = trainer_.position() > 0 ? trainer_.position() : -1;
     start_interval();
     while (trainer_.position() < t.n_iters) {
+      if (trainer_.position() == options_.profile_first) context_.set_profiling(true);
       trainer_.launch();
+      if (trainer_.position() == options_.profile_end) context_.set_profiling(false);
       const std::int64_t now = trainer_.position();
       const bool stop = options_.should_stop && options_.should_stop(), last = now == t.n_iters;
       const bool log = now % t.log_freq == 0 || last, keep = now % t.snapshot_freq == 0 || last || stop;

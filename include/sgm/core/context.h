@@ -61,8 +61,8 @@ class Context {
   /// Waits until all work is done. Work that failed throws Error here at the latest.
   virtual void synchronize() {}
   /// Runs `work` in capture mode: its launches are recorded and not executed. Null where the device cannot,
-  /// with why_not telling the reason. `work` must not read results; what it uploads is uploaded again at every
-  /// replay, unchanged.
+  /// with why_not telling the reason. `work` must not read results; what it uploads is uploaded again at
+  /// every replay, unchanged.
   virtual std::unique_ptr<Replay> capture(const std::function<void()>& /*work*/, std::string* why_not) {
     if (why_not) *why_not = "this device executes calls at once";
     return nullptr;
@@ -70,6 +70,8 @@ class Context {
   /// Opens and closes a named range that profilers show.
   virtual void push_range(const char*) {}
   virtual void pop_range() {}
+  /// Opens and closes what profilers that wait for the program record (nsys, ncu).
+  virtual void set_profiling(bool /*on*/) {}
   /// Launches since the last call, by kernel, most bytes first.
   virtual std::vector<LaunchCount> take_launch_counts() { return {}; }
 
@@ -101,5 +103,8 @@ std::unique_ptr<Context> create_context(const std::string& device = "cpu", int t
 
 /// Why "cuda" would throw here; empty where it would not.
 std::string why_no_cuda();
+/// "cuDNN 9.19.0, cuBLASLt 13.1.0, CUDA runtime 13.0", of the libraries that are loaded; empty where this
+/// build has no CUDA backend.
+std::string cuda_library_versions();
 
 }  // namespace sgm

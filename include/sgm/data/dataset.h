@@ -57,4 +57,8 @@ class Dataset {
 std::unique_ptr<Dataset> open_dataset(const std::filesystem::path& path, int image_size = 0,
                                       int num_channels = 0);
 
+/// 1024 square images of uniformly random pixels without labels: for timing, which does not depend on what
+/// the images show.
+std::unique_ptr<Dataset> random_dataset(int size, int channels);
+
 }  // namespace sgm

@@ -29,9 +29,10 @@ class Optimizer {
   /// Uses and clears the gradients. A norm that is not finite leaves weights, moments and averages untouched.
   StepReport step();
 
-  /// The parts of step(). begin_step() counts the step and hands its numbers to the device; update() launches
-  /// the work, which reads only those, so that it may be captured and replayed; end_step() tells that the
-  /// weights have changed; report() waits for the device.
+  /// The parts of step(). zero_grad() forgets gradients; begin_step() counts the step and hands its numbers
+  /// to the device; update() launches the work, which reads only those, so that it may be captured and
+  /// replayed; end_step() tells that the weights have changed; report() waits for the device.
+  void zero_grad();
   void begin_step();
   void update();
   void end_step();

@@ -81,6 +81,8 @@ struct RunOptions {
   std::filesystem::path workdir;
   bool resume = false;
   bool capture = true;  // replay captured steps where the device can
+  /// Steps profile_first to profile_end - 1 are opened to profilers.
+  std::int64_t profile_first = -1, profile_end = -1;
   /// Polled between steps; true saves a checkpoint and stops.
   std::function<bool()> should_stop;
   /// Called after each checkpoint, with the moving averages as weights and gradients off.

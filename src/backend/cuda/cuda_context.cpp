@@ -1,5 +1,6 @@
 #include "backend/cuda/cuda_context.h"
 
+#include <cuda_profiler_api.h>
 #include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
@@ -155,7 +156,13 @@ void CudaContext::release(void* data, std::size_t bytes) noexcept {
   owner_.erase(found);
 }
 
-MemoryStats CudaContext::memory() const { return allocator_->stats(); }
+MemoryStats CudaContext::memory() const {
+  MemoryStats stats = allocator_->stats();
+  stats.in_use += captured_bytes_;
+  stats.peak += captured_bytes_;
+  stats.reserved += captured_bytes_;
+  return stats;
+}
 void CudaContext::reset_peak() { allocator_->reset_peak(); }
 
 void CudaContext::copy_from_host(void* device, const void* host, std::size_t bytes) {
@@ -214,16 +221,24 @@ std::vector<LaunchCount> CudaContext::take_launch_counts() {
 void CudaContext::push_range(const char* name) { nvtxRangePushA(name); }
 void CudaContext::pop_range() { nvtxRangePop(); }
 
+void CudaContext::set_profiling(bool on) {
+  if (options_.dry) return;
+  synchronize();
+  on ? cudaProfilerStart() : cudaProfilerStop();
+}
+
 /// A graph and the memory that its kernels work on.
 struct CudaContext::CapturedGraph final : Replay {
   CudaContext& context;
   std::shared_ptr<CachingAllocator> memory;
   std::vector<void*> constants;  // pinned
   cudaGraphExec_t exec = nullptr;
+  std::size_t bytes = 0;  // of device memory
 
   CapturedGraph(CudaContext& c, std::shared_ptr<CachingAllocator> m) : context(c), memory(std::move(m)) {}
   ~CapturedGraph() override {
     cudaStreamSynchronize(context.stream_);
+    context.captured_bytes_ -= bytes;
     if (exec) cudaGraphExecDestroy(exec);
     for (void* pinned : constants) cudaFreeHost(pinned);
   }
@@ -239,6 +254,8 @@ std::unique_ptr<Replay> CudaContext::capture(const std::function<void()>& work, 
     return nullptr;
   };
   if (options_.dry) return give_up("a dry run executes nothing");
+  synchronize();
+  allocator_->trim();  // the graph gets memory of its own
   cuda_check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
   capturing_ = create_allocator(held_, options_.max_memory);
   auto captured = std::make_unique<CapturedGraph>(*this, capturing_);
@@ -259,6 +276,8 @@ std::unique_ptr<Replay> CudaContext::capture(const std::function<void()>& work, 
   }
   if (graph) cudaGraphDestroy(graph);
   if (!problem.empty()) return give_up(problem);
+  captured->bytes = captured->memory->stats().reserved;
+  captured_bytes_ += captured->bytes;
   return captured;
 }
 

@@ -48,6 +48,7 @@ class CudaContext final : public Context {
   std::vector<LaunchCount> take_launch_counts() override;
   void push_range(const char* name) override;
   void pop_range() override;
+  void set_profiling(bool on) override;
 
   const Options& options() const { return options_; }
   cudaStream_t stream() const { return stream_; }
@@ -74,6 +75,7 @@ class CudaContext final : public Context {
   std::unique_ptr<CachingAllocator> allocator_;
   std::shared_ptr<CachingAllocator> capturing_;  // while a graph is captured: of the memory it will own
   std::vector<void*> captured_constants_;
+  std::size_t captured_bytes_ = 0;                                      // of device memory that graphs own
   std::unordered_map<void*, std::shared_ptr<CachingAllocator>> owner_;  // of blocks that belong to graphs
   std::unique_ptr<StagingRing> staging_;
   std::map<std::type_index, std::shared_ptr<void>> parts_;
