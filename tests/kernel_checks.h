@@ -21,11 +21,6 @@ std::vector<KernelRow> training_kernels();
 /// Of what accompanies activations of a type: parameters, statistics, gradients of weights.
 inline DType parameter_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
-/// Of convolution weights and their gradients, which are bf16 beside bf16 on GPUs.
-inline DType filter_type(const Context& context, DType dtype) {
-  return context.has_low_weights() ? dtype : parameter_type(dtype);
-}
-
 /// A few roundings in the given type, or else in the accumulator.
 inline Tolerance roundings(DType dtype, double count = 4.0) {
   return {count * unit_roundoff(dtype), 2.0 * count * unit_roundoff(dtype)};
