@@ -20,6 +20,12 @@
 namespace sgm::emulator {
 namespace {
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kSanitizerReports = true;
+#else
+constexpr bool kSanitizerReports = false;
+#endif
+
 std::mutex state_lock;
 
 Order order_of_environment() {
@@ -85,8 +91,7 @@ SharedVariables& shared_of_function(const SharedMark* mark) {
 
 const char* meaning_of(int signal, const void* address) {
   if (signal == SIGFPE) return "integer division by zero";
-  if (signal == SIGSEGV && scheduler().on_guard_page(address))
-    return "stack overflow, too large local arrays";
+  if (signal == SIGSEGV && scheduler().below_stack(address)) return "stack overflow, too large local arrays";
   return "access of memory that is not there, or misaligned";
 }
 
@@ -114,10 +119,9 @@ void install() {
 }  // namespace
 
 void report_signals() {
-#ifndef __SANITIZE_ADDRESS__
+  if (kSanitizerReports) return;
   static thread_local const bool installed = (install(), true);
   static_cast<void>(installed);
-#endif
 }
 
 Order parse_order(const std::string& text) {

@@ -1,7 +1,6 @@
 #include "emulator/fiber.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdint>
 
@@ -50,6 +49,7 @@ constexpr std::size_t kStackBytes = 256 * 1024;
 #else
 constexpr std::size_t kStackBytes = 64 * 1024;
 #endif
+constexpr std::size_t kGuardBytes = 512 * 1024;  // CUDA's limit of local memory
 constexpr std::size_t kStagger = 192, kStaggers = 16;
 
 Fiber* switched_from = nullptr;
@@ -57,16 +57,15 @@ Fiber* switched_from = nullptr;
 }  // namespace
 
 Fiber::Fiber(int n) {
-  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  mapping_bytes_ = kStackBytes + 2 * page;
+  mapping_bytes_ = kGuardBytes + kStackBytes + kStaggers * kStagger;
   void* mapping = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   check(mapping != MAP_FAILED, "kernel emulator: no memory for the stack of thread ", n);
   mapping_ = static_cast<char*>(mapping);
-  check(mprotect(mapping_, page, PROT_NONE) == 0, "kernel emulator: no guard page for the stack of thread ",
-        n);
-  bottom_ = mapping_ + page;
-  bytes_ = mapping_bytes_ - page - static_cast<std::size_t>(n) % kStaggers * kStagger;
+  check(mprotect(mapping_, kGuardBytes, PROT_NONE) == 0,
+        "kernel emulator: no guard below the stack of thread ", n);
+  bottom_ = mapping_ + kGuardBytes;
+  bytes_ = mapping_bytes_ - kGuardBytes - static_cast<std::size_t>(n) % kStaggers * kStagger;
 }
 
 Fiber::~Fiber() {

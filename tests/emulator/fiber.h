@@ -18,8 +18,9 @@ class Fiber {
  public:
   /// The stack that the calling thread came with.
   Fiber() = default;
-  /// A stack of its own behind a guard page. The nth stack starts a little lower than the one before, so that
-  /// the tops of many stacks do not compete for the same cache lines.
+  /// A stack of its own below which nothing may be touched for as far as the largest frame of a GPU's thread
+  /// reaches. The nth stack starts a little lower than the one before, so that the tops of many stacks do not
+  /// compete for the same cache lines.
   explicit Fiber(int n);
   ~Fiber();
   Fiber(const Fiber&) = delete;
@@ -36,6 +37,7 @@ class Fiber {
   /// unless prepared.
   static void switch_to(Fiber& from, Fiber& to, bool done = false);
 
+  /// Whether the address is below the stack.
   bool guards(const void* address) const;
 
  private:

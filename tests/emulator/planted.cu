@@ -291,10 +291,11 @@ __global__ void beyond_static_kernel(int i) {
 }
 
 __global__ void overflow_stack_kernel(float* y) {
-  volatile float large[256 * 1024];
+  constexpr int kFloats = 127 * 1024;
+  volatile float large[kFloats];
   large[0] = 1.0f;
-  for (int i = 1; i < 256 * 1024; ++i) large[i] = large[i - 1] + 1.0f;
-  *y = large[256 * 1024 - 1];
+  for (int i = 1; i < kFloats; ++i) large[i] = large[i - 1] + 1.0f;
+  *y = large[kFloats - 1];
 }
 
 __global__ void divide_kernel(int by, int* y) { *y = 7 / by; }

@@ -57,6 +57,9 @@ class BlockSequence {
   std::uint64_t n_, next_ = 0, stride_ = 1;
 };
 
+/// Unwinds the stack of a thread at fault.
+struct Faulted {};
+
 std::string coordinates(const uint3& at) {
   std::ostringstream text;
   text << '(' << at.x << ", " << at.y << ", " << at.z << ')';
@@ -162,17 +165,17 @@ void Scheduler::abandon() {
 /// The life of a fiber: it runs one thread after the other as long as the next one has not started.
 void Scheduler::run_threads() {
   for (;;) {
-    std::string thrown;
+    Fiber* const fiber = threads_[current_].fiber;
     try {
       grid_->call(grid_->arguments);
+      thread_returned();
+    } catch (const Faulted&) {
     } catch (const std::exception& error) {
-      thrown = error.what();
+      fault_ = where() + ": threw an exception: " + error.what();
     } catch (...) {
-      thrown = "no std::exception";
+      fault_ = where() + ": threw what is no std::exception";
     }
-    if (!thrown.empty()) fault("threw an exception: " + thrown);
-    Fiber* const fiber = threads_[current_].fiber;
-    thread_returned();
+    if (!fault_.empty()) Fiber::switch_to(*fiber, launcher_, true);
     const int next = first_runnable();
     if (next >= 0 && !threads_[next].fiber) {
       threads_[next].fiber = fiber;
@@ -294,20 +297,17 @@ void Scheduler::add_static_shared(std::size_t bytes) {
 std::string Scheduler::where() const {
   if (!grid_) return "no kernel";
   std::string text = grid_->kernel + ", block " + coordinates(blockIdx);
-  if (current_ >= 0) text += ", thread " + coordinates_of(current_);
+  if (current_ >= 0) text += ", thread " + coordinates(threads_[current_].index);
   return text;
 }
 
-bool Scheduler::on_guard_page(const void* address) const {
+bool Scheduler::below_stack(const void* address) const {
   return current_ >= 0 && threads_[current_].fiber && threads_[current_].fiber->guards(address);
 }
 
-std::string Scheduler::coordinates_of(int position) const { return coordinates(threads_[position].index); }
-
 void Scheduler::fault(const std::string& what) {
   fault_ = where() + ": " + what;
-  Fiber::switch_to(*threads_[current_].fiber, launcher_, true);
-  std::abort();
+  throw Faulted();
 }
 
 /// Why nothing can run, though threads are left.
@@ -321,7 +321,7 @@ std::string Scheduler::describe_waiting() const {
     text << "__syncthreads at " << barrier_.file << ':' << barrier_.line << " was reached by " << arrived_
          << " of " << threads_in_block_ << " threads";
     if (returned > 0) text << ", " << returned << " have returned";
-    if (someone_else >= 0) text << "; not by thread " << coordinates_of(someone_else);
+    if (someone_else >= 0) text << "; not by thread " << coordinates(threads_[someone_else].index);
   }
   const char* separator = arrived_ > 0 ? "; " : "";
   for (int warp = 0; warp * kLanes < threads_in_block_; ++warp) {

@@ -41,13 +41,13 @@ class Scheduler {
   void* dynamic_shared() const;
   /// The running block has so many bytes of static shared memory more.
   void add_static_shared(std::size_t bytes);
-  /// Abandons the block; run() throws Error saying which kernel, block and thread did what.
+  /// Unwinds the thread's stack and abandons the block; run() throws Error saying which kernel, block and thread did what.
   [[noreturn]] void fault(const std::string& what);
 
   /// The running kernel, block and thread, for messages.
   std::string where() const;
   /// Whether the running thread has overflowed its stack when an access of `address` failed.
-  bool on_guard_page(const void* address) const;
+  bool below_stack(const void* address) const;
 
  private:
   static constexpr int kMaxThreads = 1024, kLanes = 32, kWords = kMaxThreads / 64;
@@ -99,7 +99,6 @@ class Scheduler {
   static unsigned common_result(const Warp& warp, unsigned mask, WarpOp op);
   static std::string describe(const Deposit& deposit);
   std::string describe_waiting() const;
-  std::string coordinates_of(int position) const;
 
   const Grid* grid_ = nullptr;
   int threads_in_block_ = 0, live_ = 0, arrived_ = 0;

@@ -156,11 +156,9 @@ void Scheduler::complete(Warp& warp, unsigned mask, unsigned lane) {
 void Scheduler::exchange(Warp& warp, unsigned mask) {
   for_lanes(mask, [&](unsigned i) {
     const unsigned source = warp.deposit[i].source;
-    if (!(mask >> source & 1u)) {
-      become(warp.position[i]);
+    if (!(mask >> source & 1u))
       fault("lane " + std::to_string(i) + " reads lane " + std::to_string(source) +
             ", which the mask does not name, in " + describe(warp.deposit[i]));
-    }
     warp.result[i] = warp.deposit[source].value;
   });
 }
