@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) langevin_step_kernel(LangevinStepSiz
     const double score = op.batch_mean ? mean_score : sqrt(op.score_norms[i]);
     const double noise = op.batch_mean ? mean_noise : sqrt(op.noise_norms[i]);
     const double ratio = op.snr * noise / score;
-    op.b[i] = score == 0.0 ? 0.0 : 2.0 * op.alpha * ratio * ratio;
+    op.b[i] = score == 0.0 ? 0.0 : 2.0 * op.alpha.at(i) * ratio * ratio;
     op.c[i] = sqrt(2.0 * op.b[i]);
   }
 }
@@ -174,9 +174,9 @@ void SquaredNorms::cuda(Context& context) const {
 }
 
 void LangevinStepSize::cuda(Context& context) const {
-  launch(sgm::cuda(context),
-         {"langevin_step_size", n > 0 ? 1u : 0u, kThreads, n * 4 * static_cast<std::int64_t>(sizeof(double))},
-         langevin_step_kernel, *this);
+  const std::int64_t bytes = n * 4 * static_cast<std::int64_t>(sizeof(double)) + bytes_of(alpha.per_image, n);
+  launch(sgm::cuda(context), {"langevin_step_size", n > 0 ? 1u : 0u, kThreads, bytes}, langevin_step_kernel,
+         *this);
 }
 
 }  // namespace sgm

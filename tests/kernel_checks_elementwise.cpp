@@ -34,6 +34,12 @@ void check_activate_grad(Context& context, DType dtype) {
     }
 }
 
+/// The operand without its first element: on no boundary of sixteen bytes.
+Buffer after_first(const Guarded& operand) {
+  const Buffer all = operand.buffer();
+  return {all.as<std::byte>() + size_of(all.dtype), all.dtype};
+}
+
 void check_add_scaled(Context& context, DType dtype) {
   for (const std::int64_t n : {1, 13, 1021}) {
     const std::vector<double> a = normals(n, 1, dtype), b = normals(n, 2, dtype);
@@ -48,6 +54,12 @@ void check_add_scaled(Context& context, DType dtype) {
     expect_close(into_a.values(), sum, roundings(dtype), "y is a");
     run(AddScaled{pa.buffer(), into_b.buffer(), into_b.buffer(), n, 0.3, -1.7}, context);
     expect_close(into_b.values(), sum, roundings(dtype), "y is b");
+
+    const Guarded shifted(context, n, dtype);
+    run(AddScaled{after_first(pa), after_first(pb), after_first(shifted), n - 1, 0.3, -1.7}, context);
+    const std::vector<double> rest = shifted.values();
+    EXPECT_TRUE(std::isnan(rest[0]));
+    expect_close(std::span(rest).subspan(1), std::span(sum).subspan(1), roundings(dtype), "unaligned");
   }
 }
 

@@ -14,8 +14,10 @@
 namespace sgm {
 namespace {
 
-// One element, sizes around the four of a Philox block and the 256 of a chunk, several partial sums.
-const std::vector<Shape> kShapes = {{1, 1}, {3, 2}, {2, 3, 5}, {5, 257}, {1, 16'387}, {2, 3, 79, 83}};
+// One element, sizes around the four of a Philox block and the 256 of a chunk, several partial sums; a CIFAR
+// image and a small one, which allow 16-byte accesses.
+const std::vector<Shape> kShapes = {{1, 1},      {3, 2},         {2, 3, 5},      {5, 257},
+                                    {1, 16'387}, {2, 3, 79, 83}, {2, 32, 32, 3}, {3, 4, 2, 3}};
 const NoiseKey kKey{0x123456789abcdefull, Purpose::predictor, 41, 7};
 
 std::vector<double> wave(std::int64_t n, double frequency) {
@@ -121,6 +123,55 @@ TEST_P(SamplingOps, AffineStepDrawsAnImagesNoiseWhateverItsBatch) {
     const std::vector<float> alone = step(std::span(x).subspan(21 * image, 21), one, 10 + image);
     EXPECT_EQ(0, std::memcmp(alone.data(), together.data() + 21 * image, 21 * sizeof(float))) << image;
   }
+}
+
+TEST_P(SamplingOps, NoiseAndStepsAreTheBitsOfTheCpu) {
+  const auto cpu = create_context("cpu", 1);
+  const auto bits = [](const Tensor& x) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(x.numel()) * size_of(x.dtype()));
+    x.context().copy_to_host(bytes.data(), x.buffer().data, bytes.size());
+    return bytes;
+  };
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
+    for (const Shape& shape : kShapes) {
+      SCOPED_TRACE(testing::Message() << dtype << ' ' << shape);
+      EXPECT_EQ(bits(normal(context(), shape, kKey, 1.7, dtype)),
+                bits(normal(*cpu, shape, kKey, 1.7, dtype)));
+      for (const DType score_dtype : {DType::f32, DType::f64, DType::bf16})
+        for (const int which : {0, 1, 2, 3, 4, 5}) {  // score? times noise: none, drawn, given
+          const auto step = [&](Context& device) {
+            const std::vector<double> a = wave(shape[0], 3.0);
+            AffineTerms terms{.x = tensor(device, wave(shape.numel(), 0.7), shape, dtype),
+                              .a = tensor(device, a, {shape[0]}),
+                              .b = 0.37,
+                              .c = -1.7,
+                              .want_mean = true};
+            if (which % 2) terms.score = tensor(device, wave(shape.numel(), 1.1), shape, score_dtype);
+            if (which / 2 == 1) terms.noise = Noise{kKey, {}};
+            if (which / 2 == 2)
+              terms.noise = Noise{{}, tensor(device, wave(shape.numel(), 1.9), shape, dtype)};
+            const AffineResult result = affine_step(terms);
+            return std::pair(bits(result.y), bits(result.mean));
+          };
+          EXPECT_EQ(step(context()), step(*cpu)) << score_dtype << ' ' << which;
+        }
+    }
+}
+
+TEST_P(SamplingOps, StepNumbersInDeviceMemoryAreAdded) {
+  const std::uint32_t steps[2] = {40, 1};
+  Tensor memory = Tensor::empty(context(), {1}, DType::f64);
+  context().copy_from_host(memory.data<double>(), steps, sizeof steps);
+  NoiseKey key = kKey;
+  key.step = 1;
+  key.step_from = reinterpret_cast<const std::uint32_t*>(memory.data<double>());
+  const Shape shape{3, 7};
+  EXPECT_EQ(normal(context(), shape, key).to_host(), normal(context(), shape, kKey).to_host());
+  const Tensor like = Tensor::zeros(context(), shape);
+  EXPECT_EQ(squared_norms(Noise{key, {}}, like).to_host_f64(),
+            squared_norms(Noise{kKey, {}}, like).to_host_f64());
+  key.step_from += 1;
+  EXPECT_NE(normal(context(), shape, key).to_host(), normal(context(), shape, kKey).to_host());
 }
 
 TEST_P(SamplingOps, SquaredNormsEqualPlainSumsAndDoNotDependOnTheBatch) {
