@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "closed_form.h"
+#include "devices.h"
 #include "tiny_training.h"
 
 namespace sgm {
@@ -46,15 +47,13 @@ OptimConfig plain_config() {
   return config;
 }
 
-class Optim : public testing::Test {
- protected:
-  const std::unique_ptr<Context> context_ = create_context("cpu", 2);
-};
+using Optim = DeviceTest;
+INSTANTIATE_TEST_SUITE_P(Devices, Optim, testing::ValuesIn(test_devices()), device_name);
 
-TEST_F(Optim, FollowsTheOriginal) {
+TEST_P(Optim, FollowsTheOriginal) {
   const nlohmann::json trace = golden_file("optim.json").at("trace");
   Vectors network;
-  Var& p = network.add("p", *context_, {1.0, -2.0, 0.5});
+  Var& p = network.add("p", context(), {1.0, -2.0, 0.5});
   OptimConfig config;
   config.lr = 2e-4;
   config.warmup = 5;
@@ -74,9 +73,9 @@ TEST_F(Optim, FollowsTheOriginal) {
   }
 }
 
-TEST_F(Optim, FirstUpdateMovesNothingUnderWarmUp) {
+TEST_P(Optim, FirstUpdateMovesNothingUnderWarmUp) {
   Vectors network;
-  Var& p = network.add("p", *context_, {1.0, -2.0});
+  Var& p = network.add("p", context(), {1.0, -2.0});
   OptimConfig config = plain_config();
   config.warmup = 4;
   Optimizer optimizer(network, config, 0.9);
@@ -97,7 +96,7 @@ TEST_F(Optim, FirstUpdateMovesNothingUnderWarmUp) {
   EXPECT_EQ(optimizer.completed_steps(), 6);
 }
 
-TEST_F(Optim, ClipsByTheGlobalNorm) {
+TEST_P(Optim, ClipsByTheGlobalNorm) {
   // With no memory and eps far above the gradients Adam is p -= lr g' / eps, which shows the clipped g'.
   struct Row {
     double size, clip;
@@ -105,8 +104,8 @@ TEST_F(Optim, ClipsByTheGlobalNorm) {
   for (const Row& row : {Row{100.0, 1.0}, Row{1.0, 1.0}, Row{0.5, 1.0}, Row{100.0, 2.5}, Row{100.0, -1.0},
                          Row{1e-9, 1.0}, Row{0.0, 1.0}, Row{1e25, 1.0}}) {
     Vectors network;
-    Var& a = network.add("a", *context_, {0.0, 0.0}, true, DType::f64);
-    Var& b = network.add("b", *context_, {0.0}, true, DType::f64);
+    Var& a = network.add("a", context(), {0.0, 0.0}, true, DType::f64);
+    Var& b = network.add("b", context(), {0.0}, true, DType::f64);
     OptimConfig config = plain_config();
     config.lr = config.eps = 1e30;
     config.beta1 = config.beta2 = 0.0;
@@ -126,10 +125,10 @@ TEST_F(Optim, ClipsByTheGlobalNorm) {
   }
 }
 
-TEST_F(Optim, WeightDecayIsAddedToTheGradient) {
+TEST_P(Optim, WeightDecayIsAddedToTheGradient) {
   Vectors decayed, plain;
-  Var& p = decayed.add("p", *context_, {1.0, -2.0}, true, DType::f64);
-  Var& q = plain.add("p", *context_, {1.0, -2.0}, true, DType::f64);
+  Var& p = decayed.add("p", context(), {1.0, -2.0}, true, DType::f64);
+  Var& q = plain.add("p", context(), {1.0, -2.0}, true, DType::f64);
   OptimConfig config = plain_config();
   Optimizer without(plain, config, 0.9);
   config.weight_decay = 0.3;
@@ -145,12 +144,12 @@ TEST_F(Optim, WeightDecayIsAddedToTheGradient) {
   }
 }
 
-TEST_F(Optim, AGradientThatIsNotFiniteChangesNothing) {
+TEST_P(Optim, AGradientThatIsNotFiniteChangesNothing) {
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
                            -std::numeric_limits<double>::infinity()}) {
     Vectors network;
-    Var& a = network.add("a", *context_, {1.0, -2.0});
-    Var& b = network.add("b", *context_, {3.0});
+    Var& a = network.add("a", context(), {1.0, -2.0});
+    Var& b = network.add("b", context(), {3.0});
     Optimizer optimizer(network, plain_config(), 0.9);
     give_gradient(a, {0.1, 0.2});
     give_gradient(b, {0.3});
@@ -170,11 +169,11 @@ TEST_F(Optim, AGradientThatIsNotFiniteChangesNothing) {
   }
 }
 
-TEST_F(Optim, LeavesParametersWithoutGradientAlone) {
+TEST_P(Optim, LeavesParametersWithoutGradientAlone) {
   Vectors network;
-  Var& used = network.add("used", *context_, {1.0});
-  network.add("unused", *context_, {2.0});
-  network.add("frozen", *context_, {3.0}, false);
+  Var& used = network.add("used", context(), {1.0});
+  network.add("unused", context(), {2.0});
+  network.add("frozen", context(), {3.0}, false);
   OptimConfig config = plain_config();
   config.weight_decay = 0.1;
   Optimizer optimizer(network, config, 0.9);
@@ -188,9 +187,9 @@ TEST_F(Optim, LeavesParametersWithoutGradientAlone) {
   EXPECT_EQ(differing(before, state_of(network, optimizer)), changed);
 }
 
-TEST_F(Optim, GradientsAreClearedByAStep) {
+TEST_P(Optim, GradientsAreClearedByAStep) {
   Vectors network;
-  Var& p = network.add("p", *context_, {1.0});
+  Var& p = network.add("p", context(), {1.0});
   Optimizer optimizer(network, plain_config(), 0.9);
   give_gradient(p, {2.0});
   give_gradient(p, {3.0});
@@ -199,7 +198,7 @@ TEST_F(Optim, GradientsAreClearedByAStep) {
   EXPECT_EQ(optimizer.step().grad_norm, 0.0);
 }
 
-TEST_F(Optim, AverageRampsUpToItsRate) {
+TEST_P(Optim, AverageRampsUpToItsRate) {
   EXPECT_DOUBLE_EQ(ema_decay(0.999, 1), 2.0 / 11.0);
   EXPECT_DOUBLE_EQ(ema_decay(0.999, 8989), 8990.0 / 8999.0);
   EXPECT_LT(ema_decay(0.999, 8989), 0.999);
@@ -209,7 +208,7 @@ TEST_F(Optim, AverageRampsUpToItsRate) {
 
   // Without memory the average is the weights.
   Vectors network;
-  Var& p = network.add("p", *context_, {1.0, 2.0});
+  Var& p = network.add("p", context(), {1.0, 2.0});
   Optimizer optimizer(network, plain_config(), 0.0);
   for (int step = 0; step < 3; ++step) {
     give_gradient(p, {1.0, -1.0});
@@ -218,9 +217,9 @@ TEST_F(Optim, AverageRampsUpToItsRate) {
   }
 }
 
-TEST_F(Optim, ExchangingTheAveragesTwiceIsNothing) {
+TEST_P(Optim, ExchangingTheAveragesTwiceIsNothing) {
   Vectors network;
-  Var& p = network.add("p", *context_, {1.0, -2.0});
+  Var& p = network.add("p", context(), {1.0, -2.0});
   Optimizer optimizer(network, plain_config(), 0.9);
   give_gradient(p, {1.0, 1.0});
   optimizer.step();

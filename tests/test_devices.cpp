@@ -1,0 +1,140 @@
+// Whole networks on every device: training steps and samples are the CPU's, and captured steps are the same
+// as uncaptured ones.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "devices.h"
+#include "sgm/sampling/sampler.h"
+#include "sgm/score/score_model.h"
+#include "sgm/train/trainer.h"
+#include "tiny_training.h"
+
+namespace sgm {
+namespace {
+
+/// Between them every layer there is.
+std::vector<Config> networks() {
+  Config plain = tiny_config();
+  plain.model.name = "ddpm";
+  plain.model.resblock_type = "ddpm";
+  plain.model.skip_rescale = false;
+
+  Config rich = tiny_config();
+  rich.data.num_channels = 3;
+  rich.sde.name = "vesde";
+  rich.training.continuous = true;
+  rich.training.reduce_mean = false;
+  rich.model.nf = 20;  // odd numbers of packs and of groups
+  rich.model.fir = true;
+  rich.model.progressive = "output_skip";
+  rich.model.progressive_input = "residual";
+  rich.model.embedding_type = "fourier";
+  rich.model.scale_by_sigma = true;
+
+  std::vector<Config> all = {plain, rich};
+  for (Config& config : all) config.model.init_scale = 1.0;  // no layer is dumb at the start
+  return all;
+}
+
+struct TinyRun {
+  BarImages images;
+  Trainer trainer;
+  TinyRun(const Config& config, Context& context, bool capture = true)
+      : images(5, config.data.image_size, config.data.num_channels),
+        trainer(config, images, context, capture) {}
+  RunState state() { return state_of(trainer.network(), trainer.optimizer()); }
+};
+
+std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
+
+/// After one step the first moments are the gradients, up to a factor.
+void expect_close_gradients(const RunState& actual, const RunState& expected, double tolerance) {
+  double squares = 0.0;
+  for (const auto& [name, values] : expected)
+    if (name.starts_with("adam.m."))
+      for (const float value : values) squares += static_cast<double>(value) * static_cast<double>(value);
+  ASSERT_GT(squares, 0.0);
+  for (const auto& [name, values] : expected) {
+    if (!name.starts_with("adam.m.")) continue;
+    // Some gradients vanish but for rounding: of a bias before a norm, say.
+    const double floor = 0.01 * std::sqrt(squares);
+    expect_close(doubles(actual.at(name)), doubles(values), {tolerance, 10 * tolerance, floor}, name);
+  }
+}
+
+using Devices = DeviceTest;
+INSTANTIATE_TEST_SUITE_P(Devices, Devices, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Devices, ATrainingStepIsTheCpusInF32) {
+  const auto cpu = create_context("cpu", 2);
+  for (Config config : networks())
+    for (const int batch_size : {1, 3}) {
+      SCOPED_TRACE(config.model.name + ", batch " + std::to_string(batch_size));
+      config.training.batch_size = batch_size;
+      TinyRun exact(config, *cpu), run(config, context());
+      const Trainer::Step expected = exact.trainer.step(), actual = run.trainer.step();
+      EXPECT_NEAR(actual.loss, expected.loss, 1e-5 * expected.loss);
+      EXPECT_NEAR(actual.grad_norm, expected.grad_norm, 2e-5 * expected.grad_norm);
+      expect_close_gradients(run.state(), exact.state(), 2e-5);
+    }
+}
+
+TEST_P(Devices, ATrainingStepInBf16IsCloseToTheCpusInF32) {
+  if (context().is_cpu()) GTEST_SKIP() << "test_train compares the CPU with itself";
+  const auto cpu = create_context("cpu", 2);
+  for (Config config : networks()) {
+    SCOPED_TRACE(config.model.name);
+    TinyRun exact(config, *cpu);
+    config.training.precision = "bf16";
+    TinyRun run(config, context());
+    const Trainer::Step expected = exact.trainer.step(), actual = run.trainer.step();
+    EXPECT_NEAR(actual.loss, expected.loss, 8e-3 * expected.loss);
+    EXPECT_NEAR(actual.grad_norm, expected.grad_norm, 2e-2 * expected.grad_norm);
+    expect_close_gradients(run.state(), exact.state(), 4e-2);
+  }
+}
+
+TEST_P(Devices, CapturedStepsAreTheSame) {
+  for (Config config : networks())
+    for (const char* precision : {"f32", "bf16"}) {
+      if (context().is_cpu() && std::string(precision) == "bf16") continue;
+      SCOPED_TRACE(config.model.name + ' ' + precision);
+      config.training.precision = precision;
+      TinyRun captured(config, context()), plain(config, context(), false);
+      for (int step = 0; step < 6; ++step) captured.trainer.launch(), plain.trainer.launch();
+      EXPECT_EQ(captured.trainer.read().loss, plain.trainer.read().loss);
+      expect_same_bits(captured.state(), plain.state());
+      EXPECT_EQ(captured.trainer.why_not_captured().empty(), !context().is_cpu())
+          << captured.trainer.why_not_captured();
+    }
+}
+
+TEST_P(Devices, SamplesAreTheCpus) {
+  const auto cpu = create_context("cpu", 2);
+  for (const Config& config : networks())
+    for (const char* method : {"pc", "ode"}) {
+      SCOPED_TRACE(config.model.name + ' ' + method);
+      SamplingConfig sampling = config.sampling;
+      sampling.method = method;
+      sampling.predictor = "reverse_diffusion";
+      sampling.corrector = "langevin";
+      sampling.steps = 10;
+      sampling.rtol = sampling.atol = 1e-3;
+      const auto sample = [&](Context& device) {
+        TinyRun run(config, device);
+        const auto sampler = create_sampler(run.trainer.sde(), sampling);
+        const ScoreFn score =
+            score_function(run.trainer.network(), run.trainer.sde(), config.training.continuous);
+        return sampler->sample(device, score, {.shape = {2, 8, 8, config.data.num_channels}, .seed = 3})
+            .x.to_host_f64();
+      };
+      expect_close(sample(context()), sample(*cpu), {1e-4});
+    }
+}
+
+}  // namespace
+}  // namespace sgm
