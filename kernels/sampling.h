@@ -67,7 +67,8 @@ struct LangevinStepSize {
   const double *score_norms, *noise_norms;  // [N], squared
   double *b, *c;                            // [N]
   std::int64_t n;
-  double alpha, snr;
+  CoefficientOperand alpha;
+  double snr;
   bool batch_mean;
   void cpu(Context& context) const;
   void cuda(Context& context) const;

@@ -276,7 +276,13 @@ ReverseStep probe(Context& context, const Predictor& predictor, const TimePoint&
     const auto constant = [&](double value) { return Tensor::full(context, {1, 1}, value, DType::f64); };
     const ScoreFn score_fn = [&](const Tensor&, std::span<const ImageTime>) { return constant(score); };
     const NoiseSource noise = [&](Purpose, std::uint32_t, const Tensor&) { return Noise{{}, constant(z)}; };
-    return predictor.predict(constant(x), Update{at, 0, false, score_fn, noise}).x.item();
+    const std::vector<double> numbers = predictor.numbers(at);
+    const std::vector<Coefficient> coefficients(numbers.begin(), numbers.end());
+    return predictor
+        .step(constant(x),
+              Update{coefficients, false, [&](const Tensor& y) { return score_at(score_fn, y, at); },
+                     [&](std::uint32_t, const Tensor& like) { return noise(Purpose::predictor, 0, like); }})
+        .x.item();
   };
   return {step(1, 0, 0), step(0, 1, 0), step(0, 0, 1)};
 }

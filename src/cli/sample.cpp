@@ -21,7 +21,7 @@ struct SampleOptions {
   int batch = 64, steps = -1, n_steps_each = -1;
   std::uint64_t seed = 0;
   double snr = -1, rtol = -1, atol = -1, eps = -1;
-  bool probability_flow = false, no_denoise = false, batch_mean_norms = false, raw = false;
+  bool probability_flow = false, no_denoise = false, batch_mean_norms = false, raw = false, no_graph = false;
   DeviceOptions device;
 };
 
@@ -113,6 +113,7 @@ int sample_command(const SampleOptions& options) {
     SampleRequest request;
     request.shape = {count, config.data.image_size, config.data.image_size, config.data.num_channels};
     request.seed = options.seed;
+    request.capture = !options.no_graph;
     request.first_sample = static_cast<std::uint32_t>(first);
     request.progress = [&](std::int64_t done, std::int64_t total) {
       const double images_done =
@@ -167,6 +168,7 @@ void add_sample(CLI::App& app, Command& chosen) {
   command->add_option("--atol", o->atol, "Absolute tolerance of the ODE solver")->check(CLI::PositiveNumber);
   command->add_option("--precision", o->precision, "f32 or bf16; default: as trained");
   command->add_flag("--raw", o->raw, "Raw weights instead of their moving average");
+  command->add_flag("--no-graph", o->no_graph, "Launch every update call by call, also on a GPU");
   o->device.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return sample_command(*o); }; });
 }

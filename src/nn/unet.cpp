@@ -84,7 +84,7 @@ class UNet final : public ScoreNetwork {
   Config config_;
   DType dtype_;
   BlockOptions options_;
-  NoiseShifts* shifts_;
+  NoiseShifts* shifts_ = nullptr;
   Progressive progressive_;
   ProgressiveInput progressive_input_;
   bool cat_;
@@ -106,7 +106,6 @@ UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
     : config_(config),
       dtype_(b.dtype),
       options_(options),
-      shifts_(&add_module<NoiseShifts>("noise_shifts", "")),
       progressive_(find_entry(kProgressive, config.model.progressive, "model.progressive").value),
       progressive_input_(
           find_entry(kProgressiveInput, config.model.progressive_input, "model.progressive_input").value),
@@ -116,6 +115,7 @@ UNet::UNet(const Config& config, const BlockOptions& options, Builder& b)
   check(cat_ || config.model.progressive_combine == "sum", "model.progressive_combine '",
         config.model.progressive_combine, "' is unknown; known: sum, cat");
   build_embedding(b);
+  shifts_ = &add_module<NoiseShifts>("noise_shifts", "");
   conv_in_ = &add_module<ConvLayer>("conv_in", next(), b, config.data.num_channels, config.model.nf, 3);
   int channels = build_encoder(b);
   build_middle(b, channels);

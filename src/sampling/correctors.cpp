@@ -18,13 +18,13 @@ class LangevinDynamics : public Corrector {
     check(snr_ > 0 && snr_ < 1e6, "sampling.snr must be positive, got ", snr_);
   }
 
-  State correct(const Tensor& x, const Update& update) const final {
-    const double alpha = sde_.langevin_alpha(update.at);
+  std::uint32_t draws() const final { return n_steps_; }
+  State step(const Tensor& x, const Update& update) const final {
     State state{x, x};
     for (std::uint32_t j = 0; j < n_steps_; ++j) {
-      AffineTerms terms{.x = state.x, .score = score_at(update.score, state.x, update.at)};
-      terms.noise = update.noise(Purpose::corrector, update.index * n_steps_ + j, x);
-      choose_step(terms, update.at, alpha);
+      AffineTerms terms{.x = state.x, .score = update.score(state.x)};
+      terms.noise = update.noise(j, x);
+      choose_step(terms, update.numbers);
       terms.want_mean = update.want_mean && j + 1 == n_steps_;
       AffineResult result = affine_step(terms);
       state = {result.y, result.mean};
@@ -34,7 +34,7 @@ class LangevinDynamics : public Corrector {
 
  protected:
   /// Sets b = s and c = sqrt(2 s).
-  virtual void choose_step(AffineTerms& terms, const TimePoint& at, double alpha) const = 0;
+  virtual void choose_step(AffineTerms& terms, std::span<const Coefficient> numbers) const = 0;
 
   const SDE& sde_;
   const double snr_;
@@ -50,10 +50,12 @@ class Langevin final : public LangevinDynamics {
   Langevin(const SDE& sde, const SamplingConfig& config)
       : LangevinDynamics(sde, config), batch_mean_(config.batch_mean_norms) {}
 
+  std::vector<double> numbers(const TimePoint& at) const override { return {sde_.langevin_alpha(at)}; }
+
  protected:
-  void choose_step(AffineTerms& terms, const TimePoint&, double alpha) const override {
+  void choose_step(AffineTerms& terms, std::span<const Coefficient> numbers) const override {
     const LangevinStep step = langevin_step(squared_norms(terms.score), squared_norms(*terms.noise, terms.x),
-                                            alpha, snr_, batch_mean_);
+                                            numbers[0], snr_, batch_mean_);
     terms.b = step.b;
     terms.c = step.c;
   }
@@ -67,18 +69,24 @@ class AnnealedLangevin final : public LangevinDynamics {
  public:
   using LangevinDynamics::LangevinDynamics;
 
+  std::vector<double> numbers(const TimePoint& at) const override {
+    const double noise = snr_ * sde_.marginal_std(at.t), step = 2.0 * sde_.langevin_alpha(at) * noise * noise;
+    return {step, std::sqrt(2.0 * step)};
+  }
+
  protected:
-  void choose_step(AffineTerms& terms, const TimePoint& at, double alpha) const override {
-    const double noise = snr_ * sde_.marginal_std(at.t), step = 2.0 * alpha * noise * noise;
-    terms.b = step;
-    terms.c = std::sqrt(2.0 * step);
+  void choose_step(AffineTerms& terms, std::span<const Coefficient> numbers) const override {
+    terms.b = numbers[0];
+    terms.c = numbers[1];
   }
 };
 
 /// Leaves the batch alone and asks for no score.
 class NoCorrector final : public Corrector {
  public:
-  State correct(const Tensor& x, const Update&) const override { return {x, x}; }
+  std::vector<double> numbers(const TimePoint&) const override { return {}; }
+  std::uint32_t draws() const override { return 0; }
+  State step(const Tensor& x, const Update&) const override { return {x, x}; }
 };
 
 template <class T>

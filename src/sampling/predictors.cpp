@@ -11,16 +11,25 @@ namespace {
 /// Predictors whose step is x_mean = a x + b score, x <- x_mean + c z with numbers of the time alone.
 class AffinePredictor : public Predictor {
  public:
-  State predict(const Tensor& x, const Update& update) const final {
-    const ReverseStep step = coefficients(update.at);
-    AffineTerms terms{.x = x, .score = score_at(update.score, x, update.at)};
-    terms.a = step.a, terms.b = step.b, terms.c = step.c;
+  explicit AffinePredictor(bool is_noisy) : is_noisy_(is_noisy) {}
+
+  std::vector<double> numbers(const TimePoint& at) const final {
+    const ReverseStep step = coefficients(at);
+    return {step.a, step.b, step.c};
+  }
+  std::uint32_t draws() const final { return 1; }
+  State step(const Tensor& x, const Update& update) const final {
+    AffineTerms terms{.x = x, .score = update.score(x)};
+    terms.a = update.numbers[0], terms.b = update.numbers[1], terms.c = update.numbers[2];
     terms.want_mean = update.want_mean;
-    if (step.c != 0.0) terms.noise = update.noise(Purpose::predictor, update.index, x);
+    if (is_noisy_) terms.noise = update.noise(0, x);
     AffineResult result = affine_step(terms);
     return {result.y, result.mean};
   }
   virtual ReverseStep coefficients(const TimePoint& at) const = 0;
+
+ private:
+  bool is_noisy_;
 };
 
 /// One step of a reverse-time SDE dx = [f - g^2 score] dt + g dw (eq. 6), or of its probability-flow ODE
@@ -35,7 +44,7 @@ ReverseStep reverse(const ForwardStep& forward, bool probability_flow) {
 class EulerMaruyama final : public AffinePredictor {
  public:
   EulerMaruyama(const SDE& sde, const SamplingConfig& config)
-      : sde_(sde), probability_flow_(config.probability_flow) {}
+      : AffinePredictor(!config.probability_flow), sde_(sde), probability_flow_(config.probability_flow) {}
   ReverseStep coefficients(const TimePoint& at) const override {
     const double dt = 1.0 / at.num_scales;
     return reverse({sde_.drift(at.t) * dt, sde_.diffusion(at.t) * std::sqrt(dt)}, probability_flow_);
@@ -50,7 +59,7 @@ class EulerMaruyama final : public AffinePredictor {
 class ReverseDiffusion final : public AffinePredictor {
  public:
   ReverseDiffusion(const SDE& sde, const SamplingConfig& config)
-      : sde_(sde), probability_flow_(config.probability_flow) {}
+      : AffinePredictor(!config.probability_flow), sde_(sde), probability_flow_(config.probability_flow) {}
   ReverseStep coefficients(const TimePoint& at) const override {
     return reverse(sde_.discretize(at), probability_flow_);
   }
@@ -63,7 +72,7 @@ class ReverseDiffusion final : public AffinePredictor {
 /// The posterior step of the chain that the SDE is the limit of.
 class AncestralSampling final : public AffinePredictor {
  public:
-  AncestralSampling(const SDE& sde, const SamplingConfig& config) : sde_(sde) {
+  AncestralSampling(const SDE& sde, const SamplingConfig& config) : AffinePredictor(true), sde_(sde) {
     check(!config.probability_flow,
           "sampling.predictor: ancestral_sampling has no probability flow; use reverse_diffusion or set "
           "sampling.probability_flow = false");
@@ -78,7 +87,9 @@ class AncestralSampling final : public AffinePredictor {
 /// reference.
 class NoPredictor final : public Predictor {
  public:
-  State predict(const Tensor& x, const Update&) const override { return {x, x}; }
+  std::vector<double> numbers(const TimePoint&) const override { return {}; }
+  std::uint32_t draws() const override { return 0; }
+  State step(const Tensor& x, const Update&) const override { return {x, x}; }
 };
 
 template <class T>

@@ -25,8 +25,7 @@ void check_like(const Tensor& x, const Shape& shape, DType dtype, const char* wh
 }
 
 CoefficientOperand operand(const Coefficient& coefficient, std::int64_t n) {
-  if (coefficient.per_image().defined())
-    check_like(coefficient.per_image(), {n}, DType::f64, "affine_step: coefficient");
+  if (coefficient.per_image().defined()) check_like(coefficient.per_image(), {n}, DType::f64, "coefficient");
   return {coefficient.value(), coefficient.per_image().buffer()};
 }
 
@@ -108,15 +107,15 @@ Tensor squared_norms(const Noise& noise, const Tensor& like) {
   return squared_norms(operand(noise, like.shape(), like.dtype()), like);
 }
 
-LangevinStep langevin_step(const Tensor& score_norms, const Tensor& noise_norms, double alpha, double snr,
-                           bool batch_mean) {
+LangevinStep langevin_step(const Tensor& score_norms, const Tensor& noise_norms, const Coefficient& alpha,
+                           double snr, bool batch_mean) {
   const std::int64_t n = batch_of(score_norms, "langevin_step");
   check_like(score_norms, {n}, DType::f64, "langevin_step: score norms");
   check_like(noise_norms, {n}, DType::f64, "langevin_step: noise norms");
   Context& context = score_norms.context();
   LangevinStep step{Tensor::empty(context, {n}, DType::f64), Tensor::empty(context, {n}, DType::f64)};
   run(LangevinStepSize{score_norms.data<double>(), noise_norms.data<double>(), step.b.data<double>(),
-                       step.c.data<double>(), n, alpha, snr, batch_mean},
+                       step.c.data<double>(), n, operand(alpha, n), snr, batch_mean},
       context);
   return step;
 }

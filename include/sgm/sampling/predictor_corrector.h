@@ -3,7 +3,9 @@
 // next noise scale, a corrector improves the batch at its scale by Markov-chain Monte Carlo.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,26 +22,27 @@ struct State {
   Tensor x_mean;  // absent unless asked for
 };
 
-/// One update of the sampling loop.
+/// What one update of the sampling loop is given. Nothing in it says where on the grid the update stands:
+/// what depends on that comes from the device, so that an update can be captured once and replayed.
 struct Update {
-  TimePoint at;         // on the grid
-  std::uint32_t index;  // number of the update, from 0
-  bool want_mean;       // whether x_mean will be used
-  const ScoreFn& score;
-  const NoiseSource& noise;
+  std::span<const Coefficient> numbers;        // what numbers() said of the update's time
+  bool want_mean;                              // whether x_mean will be used
+  std::function<Tensor(const Tensor&)> score;  // at the update's time
+  std::function<Noise(std::uint32_t draw, const Tensor& like)> noise;  // draws of the update, from 0
 };
 
-class Predictor {
+/// One of the two slots.
+class Updater {
  public:
-  virtual ~Predictor() = default;
-  virtual State predict(const Tensor& x, const Update& update) const = 0;
+  virtual ~Updater() = default;
+  /// All that an update at time `at` depends on besides the batch, score and noise.
+  virtual std::vector<double> numbers(const TimePoint& at) const = 0;
+  /// Draws of noise per update.
+  virtual std::uint32_t draws() const = 0;
+  virtual State step(const Tensor& x, const Update& update) const = 0;
 };
-
-class Corrector {
- public:
-  virtual ~Corrector() = default;
-  virtual State correct(const Tensor& x, const Update& update) const = 0;
-};
+using Predictor = Updater;
+using Corrector = Updater;
 
 /// The predictor that config.predictor names, for grids of num_scales scales. `sde` must outlive it. Throws
 /// Error for unknown names and for combinations without a meaning (ancestral sampling of sub-VP or with

@@ -27,6 +27,7 @@ struct SampleRequest {
   Tensor latent = {};              // [N, H, W, C] f32 at t = 1, prior's scale; absent: drawn from the prior
   Constraint constraint = {};      // empty: unconditional; not for ODE samplers
   NoiseSource noise = {};          // empty: philox_noise(seed, first_sample)
+  bool capture = true;             // replay captured updates where the device can
   /// Told steps done and in all (of an ODE: thousandths of the way); false stops the run.
   std::function<bool(std::int64_t done, std::int64_t total)> progress = {};
 };

@@ -19,7 +19,7 @@ struct Noise {
   Tensor given;
 };
 
-/// A coefficient of affine_step: one number for the batch, or one per image (f64 [N]).
+/// A coefficient: one number for the batch, or one per image (f64 [N]).
 class Coefficient {
  public:
   Coefficient(double value) : value_(value) {}
@@ -62,8 +62,8 @@ Tensor squared_norms(const Noise& noise, const Tensor& like);
 struct LangevinStep {
   Tensor b, c;
 };
-LangevinStep langevin_step(const Tensor& score_norms, const Tensor& noise_norms, double alpha, double snr,
-                           bool batch_mean);
+LangevinStep langevin_step(const Tensor& score_norms, const Tensor& noise_norms, const Coefficient& alpha,
+                           double snr, bool batch_mean);
 
 /// coefficient * x as a term of a linear combination; x is f64 and outlives the call.
 struct Term {

@@ -170,7 +170,7 @@ void LangevinStepSize::cpu(Context&) const {
     const double score = batch_mean ? mean_score : std::sqrt(score_norms[i]);
     const double noise = batch_mean ? mean_noise : std::sqrt(noise_norms[i]);
     const double ratio = snr * noise / score;
-    b[i] = score == 0.0 ? 0.0 : 2.0 * alpha * ratio * ratio;
+    b[i] = score == 0.0 ? 0.0 : 2.0 * alpha.at(i) * ratio * ratio;
     c[i] = std::sqrt(2.0 * b[i]);
   }
 }
