@@ -32,12 +32,12 @@ std::int64_t take_number(std::string_view& text, std::string_view whole) {
 
 EngineChoice choice_of(const Descriptor& config, const Descriptor& engine) {
   EngineChoice choice;
-  choice.engine = engine.get<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX).at(0);
+  choice.engine = engine.get<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX);
   const auto knobs = config.get(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR,
                                 CUDNN_KNOB_TYPE_COUNTS);
   for (const Descriptor& knob : knobs)
-    choice.knobs.emplace_back(knob.get<cudnnBackendKnobType_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE).at(0),
-                              knob.get<std::int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE).at(0));
+    choice.knobs.emplace_back(knob.get<cudnnBackendKnobType_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE),
+                              knob.get<std::int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE));
   return choice;
 }
 
@@ -109,31 +109,22 @@ Descriptor& Descriptor::finalize() {
   return *this;
 }
 
-std::int64_t Descriptor::count(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type) const {
+std::size_t Descriptor::get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                            std::size_t most, void* values) const {
   std::int64_t count = 0;
-  const cudnnStatus_t status = cudnnBackendGetAttribute(get(), name, type, 0, &count, nullptr);
-  return status == CUDNN_STATUS_SUCCESS ? count : 0;
-}
-
-std::int64_t Descriptor::get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
-                             std::size_t most, void* values) const {
-  std::int64_t count = 0;
-  if (most == 0) return 0;
   require(cudnnBackendGetAttribute(get(), name, type, static_cast<std::int64_t>(most), &count, values),
           "cudnnBackendGetAttribute", what_ + ", attribute " + std::to_string(name));
-  return std::min(count, static_cast<std::int64_t>(most));
+  return std::min(static_cast<std::size_t>(count), most);
 }
 
 std::vector<Descriptor> Descriptor::get(cudnnBackendAttributeName_t name, cudnnBackendDescriptorType_t type,
                                         std::size_t most) const {
-  // cuDNN fills descriptors that the caller has made.
+  // cuDNN fills descriptors that the caller has made; asked how many there are, it does not always tell.
   std::vector<Descriptor> values;
   std::vector<cudnnBackendDescriptor_t> handles;
-  const auto there = static_cast<std::size_t>(count(name, CUDNN_TYPE_BACKEND_DESCRIPTOR));
-  for (std::size_t i = 0; i < std::min(there, most); ++i)
-    handles.push_back(values.emplace_back(type, what_).get());
-  const std::int64_t filled = get(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, handles.size(), handles.data());
-  values.erase(values.begin() + filled, values.end());
+  for (std::size_t i = 0; i < most; ++i) handles.push_back(values.emplace_back(type, what_).get());
+  const std::size_t filled = get(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, most, handles.data());
+  values.erase(values.begin() + static_cast<std::ptrdiff_t>(filled), values.end());
   return values;
 }
 
@@ -191,12 +182,12 @@ Plan::Plan(const Target& target, const Descriptor& engine_config, const std::str
   plan_.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine_config);
   target.name_in(plan_, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP);
   plan_.finalize();
-  workspace_ =
-      static_cast<std::size_t>(plan_.get<std::int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE).at(0));
+  workspace_ = static_cast<std::size_t>(plan_.get<std::int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE));
 }
 
 void Plan::read_notes(const Descriptor& engine) {
-  for (const auto note : engine.get<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE)) {
+  for (const auto note : engine.get<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                                                                 CUDNN_NUMERICAL_NOTE_TYPE_COUNT)) {
     notes_.tensor_core |= note == CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
     notes_.down_converts |= note == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
     notes_.reduced_reduction |= note == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
@@ -234,7 +225,8 @@ std::vector<Descriptor> proposals(const Target& target, const Descriptor& graph,
 
 bool compiles_at_run_time(const Descriptor& engine_config) {
   const Descriptor engine = engine_of(engine_config);
-  const auto notes = engine.get<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE);
+  const auto notes =
+      engine.get<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
   return std::find(notes.begin(), notes.end(), CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes.end();
 }
 

@@ -66,12 +66,17 @@ class Descriptor {
   Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<Descriptor>& values);
   Descriptor& finalize();
 
-  /// Values of an attribute; an attribute that is not set has none.
+  /// Up to `most` values of an attribute.
   template <class T>
-  std::vector<T> get(cudnnBackendAttributeName_t name) const {
-    std::vector<T> values(static_cast<std::size_t>(count(name, attribute_type<T>())));
-    values.resize(static_cast<std::size_t>(get(name, attribute_type<T>(), values.size(), values.data())));
+  std::vector<T> get(cudnnBackendAttributeName_t name, std::size_t most) const {
+    std::vector<T> values(most);
+    values.resize(get(name, attribute_type<T>(), most, values.data()));
     return values;
+  }
+  /// The value of an attribute that has one.
+  template <class T>
+  T get(cudnnBackendAttributeName_t name) const {
+    return get<T>(name, 1).at(0);
   }
   /// Up to `most` descriptors of an attribute that holds descriptors of `type`.
   std::vector<Descriptor> get(cudnnBackendAttributeName_t name, cudnnBackendDescriptorType_t type,
@@ -83,9 +88,8 @@ class Descriptor {
   };
   Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
                   const void* values);
-  std::int64_t count(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type) const;
-  std::int64_t get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::size_t most,
-                   void* values) const;
+  std::size_t get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::size_t most,
+                  void* values) const;
 
   std::unique_ptr<void, Destroy> handle_;
   std::string what_;
