@@ -76,6 +76,7 @@ ResBlock::ResBlock(Builder& b, const BlockOptions& o, std::int64_t first_shift, 
 }
 
 Var ResBlock::forward(const Var& input, const Var& input2, const Var& shifts, const ForwardMode& mode) const {
+  const Range range(input.value().context(), name().c_str());
   // Only a shortcut convolution reads two inputs as one.
   const bool joined = input2.defined() && (!shortcut_ || resampling_ != Resampling::none);
   Var x = joined ? concat_channels(input, input2) : input;
@@ -101,6 +102,7 @@ AttentionBlock::AttentionBlock(Builder& b, const BlockOptions& o, int channels)
                                       ConvStyle::nin)) {}
 
 Var AttentionBlock::forward(const Var& x) const {
+  const Range range(x.value().context(), name().c_str());
   return project_->forward(attention(qkv_->forward(norm_->forward(x))), x, rescale_);
 }
 
@@ -114,7 +116,10 @@ ResampleBlock::ResampleBlock(Builder& b, const BlockOptions& o, Resampling resam
   if (with_conv) conv_ = &add_module<ConvLayer>("conv", fir_ ? "Conv2d_0" : "Conv_0", b, in, out, 3);
 }
 
-Var ResampleBlock::forward(const Var& x) const { return resampling_ == Resampling::down ? down(x) : up(x); }
+Var ResampleBlock::forward(const Var& x) const {
+  const Range range(x.value().context(), name().c_str());
+  return resampling_ == Resampling::down ? down(x) : up(x);
+}
 
 Var ResampleBlock::down(const Var& x) const {
   if (!conv_) return resample(x, plain_);

@@ -61,6 +61,8 @@ class Module {
   std::vector<Parameter> parameters();
   /// Turns gradients of all trainable parameters on or off; off also lets backends keep packed weights.
   void set_requires_grad(bool on);
+  /// Its name in the module that owns it, e.g. "down.1.block0"; profilers show it.
+  const std::string& name() const { return name_; }
 
  protected:
   /// `reference` parts are relative to this module's reference name.
@@ -71,6 +73,7 @@ class Module {
   M& add_module(std::string name, std::string reference, Args&&... args) {
     auto child = std::make_unique<M>(std::forward<Args>(args)...);
     M& result = *child;
+    static_cast<Module&>(result).name_ = name;
     children_.push_back({std::move(name), std::move(reference), std::move(child)});
     return result;
   }
@@ -88,6 +91,7 @@ class Module {
   };
   void collect(const std::string& prefix, const std::string& reference, std::vector<Parameter>& out);
 
+  std::string name_;
   std::deque<Own> own_;  // stable addresses: layers keep references to their Vars
   std::vector<Child> children_;
 };
