@@ -88,6 +88,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t col = (std::int64_t{blockIdx.x} * lanes + lane) * W, chunk = blockIdx.y;
   const std::int64_t end = col < cols ? std::min(rows, (chunk + 1) * chunk_rows) : 0;
   A sum[W] = {}, v[W];
+#pragma unroll 4  // loads in flight
   for (std::int64_t row = chunk * chunk_rows + line; row < end; row += lines) {
     load_span(x + row * cols + col, W, W > 1, v);
     for (int w = 0; w < W; ++w) sum[w] += v[w];
