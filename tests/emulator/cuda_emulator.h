@@ -27,7 +27,7 @@
 #define __launch_bounds__(...)
 // Shared memory is static storage: one block runs at a time. The mark before it finds and poisons the
 // variables of the function when the first thread of a block comes by; "used" keeps the compiler from
-// assuming that it sees every store.
+// assuming that it sees every store. Alignment is written __shared__ __align__(16) float tile[64].
 #define SGM_EMULATOR_JOIN2(a, b) a##b
 #define SGM_EMULATOR_JOIN(a, b) SGM_EMULATOR_JOIN2(a, b)
 #define __shared__                                                                      \

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "emulator/cuda_emulator.h"
 #include "emulator/scheduler.h"
@@ -75,6 +76,8 @@ __attribute__((no_sanitize("address"))) void poison_bytes(const Variable& variab
 
 /// The shared variables of one function, which may have several marks.
 struct SharedVariables {
+  explicit SharedVariables(std::vector<Variable> variables) : all(std::move(variables)) {}
+
   std::vector<Variable> all;
   std::uint64_t poisoned_in = 0;  // block
 };
@@ -82,11 +85,10 @@ struct SharedVariables {
 namespace {
 
 SharedVariables& shared_of_function(const SharedMark* mark) {
-  static std::map<std::string, SharedVariables> functions;
-  const std::string name = function_of_variable(mark, "sgm_emulator_shared_");
-  const auto [function, is_new] = functions.try_emplace(name);
-  if (is_new) function->second.all = variables_of_function(name, "sgm_emulator_shared_");
-  return function->second;
+  static std::map<const void*, SharedVariables> functions;  // by their first variable
+  std::vector<Variable> all = variables_beside(mark, "sgm_emulator_shared_");
+  const void* first = all.empty() ? mark : all.front().data;
+  return functions.try_emplace(first, std::move(all)).first->second;
 }
 
 const char* meaning_of(int signal, const void* address) {

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdint>
 #include <cstdlib>
@@ -52,12 +53,24 @@ class SymbolTable {
   std::string_view name(const ElfW(Sym) & symbol) const { return names_ + symbol.st_name; }
   std::uintptr_t address(const ElfW(Sym) & symbol) const { return bias_ + symbol.st_value; }
 
-  /// The mangled name of what is at p; empty: unknown.
-  std::string_view at(const void* p, unsigned type) const {
+  /// The symbol of what is at p; null: unknown.
+  const ElfW(Sym) * at(const void* p, unsigned type) const {
     for (const ElfW(Sym) & symbol : symbols_)
       if (ELF64_ST_TYPE(symbol.st_info) == type && address(symbol) == reinterpret_cast<std::uintptr_t>(p))
-        return name(symbol);
-    return {};
+        return &symbol;
+    return nullptr;
+  }
+
+  /// The symbols among which another part of the symbol's function is: those of its source file when it is
+  /// local to that, else all that are not local. (Local symbols follow the name of their file.)
+  std::span<const ElfW(Sym)> around(const ElfW(Sym) & symbol) const {
+    const auto is_file = [](const ElfW(Sym) & other) { return ELF64_ST_TYPE(other.st_info) == STT_FILE; };
+    const auto is_global = [](const ElfW(Sym) & other) { return ELF64_ST_BIND(other.st_info) != STB_LOCAL; };
+    const ElfW(Sym)* const end = symbols_.data() + symbols_.size();
+    if (is_global(symbol)) return {std::find_if(symbols_.data(), end, is_global), end};
+    const ElfW(Sym)* first = &symbol;
+    while (first != symbols_.data() && !is_file(*first)) --first;
+    return {first, std::find_if(&symbol, end, is_file)};
   }
 
  private:
@@ -74,7 +87,9 @@ const SymbolTable& table() {
 }  // namespace
 
 std::string function_name(const void* function) {
-  const std::string mangled(table().at(function, STT_FUNC));
+  const ElfW(Sym)* symbol = table().at(function, STT_FUNC);
+  if (!symbol) return {};
+  const std::string mangled(table().name(*symbol));
   int status = 0;
   const std::unique_ptr<char, void (*)(void*)> demangled(
       abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status), std::free);
@@ -87,26 +102,23 @@ std::string function_name(const void* function) {
   return name.substr(name.find_last_of(": ") + 1);
 }
 
-std::string function_of_variable(const void* variable, const std::string& prefix) {
-  // _ZZ <function> E <length> <name>
-  const std::string_view name = table().at(variable, STT_OBJECT);
-  std::size_t end = name.rfind(prefix);
-  check(end != std::string_view::npos,
-        "kernel emulator: the program has no symbols of its shared variables; do not strip it");
-  while (std::isdigit(static_cast<unsigned char>(name[end - 1]))) --end;
-  return std::string(name.substr(0, end));
-}
-
-std::vector<Variable> variables_of_function(const std::string& function, const std::string& except) {
+std::vector<Variable> variables_beside(const void* mark, std::string_view mark_prefix) {
+  // Names are _ZZ <function> E <length> <name>.
+  const ElfW(Sym)* symbol = table().at(mark, STT_OBJECT);
+  check(symbol, "kernel emulator: the program has no symbols of its shared variables; do not strip it");
+  std::string_view function = table().name(*symbol);
+  std::size_t end = function.rfind(mark_prefix);
+  while (std::isdigit(static_cast<unsigned char>(function[end - 1]))) --end;
+  function = function.substr(0, end);
   std::vector<Variable> found;
-  for (const ElfW(Sym) & symbol : table().all()) {
-    if (ELF64_ST_TYPE(symbol.st_info) != STT_OBJECT) continue;
-    const std::string_view name = table().name(symbol);
-    if (!name.starts_with(function) || name.size() == function.size()) continue;
+  for (const ElfW(Sym) & other : table().around(*symbol)) {
+    const std::string_view name = table().name(other);
+    if (ELF64_ST_TYPE(other.st_info) != STT_OBJECT || !name.starts_with(function)) continue;
     const std::string_view rest = name.substr(function.size());
-    if (!std::isdigit(static_cast<unsigned char>(rest[0])) || rest.find(except) != std::string_view::npos)
+    if (rest.empty() || !std::isdigit(static_cast<unsigned char>(rest[0])) ||
+        rest.find(mark_prefix) != std::string_view::npos)
       continue;
-    found.push_back({reinterpret_cast<void*>(table().address(symbol)), symbol.st_size});
+    found.push_back({reinterpret_cast<void*>(table().address(other)), other.st_size});
   }
   return found;
 }

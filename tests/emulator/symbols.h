@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace sgm::emulator {
@@ -16,11 +17,8 @@ struct Variable {
   std::size_t bytes;
 };
 
-/// What the mangled names of a function's static variables begin with, told by one of them, whose own name
-/// begins with `prefix`. Throws Error when the program has been stripped.
-std::string function_of_variable(const void* variable, const std::string& prefix);
-
-/// Those static variables, without the ones whose names begin with `except`.
-std::vector<Variable> variables_of_function(const std::string& function, const std::string& except);
+/// The static variables of the function of which `mark` is one, without marks: those whose names begin with
+/// mark_prefix. Throws Error when the program has been stripped.
+std::vector<Variable> variables_beside(const void* mark, std::string_view mark_prefix);
 
 }  // namespace sgm::emulator
