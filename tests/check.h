@@ -221,7 +221,7 @@ inline Evaluation evaluate(Context& context, const Function& f, const std::vecto
   for (const Var& leaf : leaves) {
     EXPECT_TRUE(leaf.grad().defined());
     // Beside bf16 the gradients of convolution weights are bf16 where the weights are.
-    const bool low = context.has_low_weights() && y.value().dtype() == DType::bf16;
+    const bool low = context.has_low_weights() && types[0] == DType::bf16;
     EXPECT_TRUE(leaf.grad().dtype() == leaf.value().dtype() || (low && leaf.grad().dtype() == DType::bf16));
     result.grads.push_back(leaf.grad().to_host_f64());
   }

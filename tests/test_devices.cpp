@@ -19,7 +19,6 @@ namespace {
 /// Between them every layer there is.
 std::vector<Config> networks() {
   Config plain = tiny_config();
-  plain.model.name = "ddpm";
   plain.model.resblock_type = "ddpm";
   plain.model.skip_rescale = false;
 
@@ -73,7 +72,7 @@ TEST_P(Devices, ATrainingStepIsTheCpusInF32) {
   const auto cpu = create_context("cpu", 2);
   for (Config config : networks())
     for (const int batch_size : {1, 3}) {
-      SCOPED_TRACE(config.model.name + ", batch " + std::to_string(batch_size));
+      SCOPED_TRACE(config.sde.name + ", batch " + std::to_string(batch_size));
       config.training.batch_size = batch_size;
       TinyRun exact(config, *cpu), run(config, context());
       const Trainer::Step expected = exact.trainer.step(), actual = run.trainer.step();
@@ -87,7 +86,7 @@ TEST_P(Devices, ATrainingStepInBf16IsCloseToTheCpusInF32) {
   if (context().is_cpu()) GTEST_SKIP() << "test_train compares the CPU with itself";
   const auto cpu = create_context("cpu", 2);
   for (Config config : networks()) {
-    SCOPED_TRACE(config.model.name);
+    SCOPED_TRACE(config.sde.name);
     TinyRun exact(config, *cpu);
     config.training.precision = "bf16";
     TinyRun run(config, context());
@@ -102,7 +101,7 @@ TEST_P(Devices, CapturedStepsAreTheSame) {
   for (Config config : networks())
     for (const char* precision : {"f32", "bf16"}) {
       if (context().is_cpu() && std::string(precision) == "bf16") continue;
-      SCOPED_TRACE(config.model.name + ' ' + precision);
+      SCOPED_TRACE(config.sde.name + ' ' + precision);
       config.training.precision = precision;
       TinyRun captured(config, context()), plain(config, context(), false);
       for (int step = 0; step < 6; ++step) captured.trainer.launch(), plain.trainer.launch();
@@ -117,7 +116,7 @@ TEST_P(Devices, SamplesAreTheCpus) {
   const auto cpu = create_context("cpu", 2);
   for (const Config& config : networks())
     for (const char* method : {"pc", "ode"}) {
-      SCOPED_TRACE(config.model.name + ' ' + method);
+      SCOPED_TRACE(config.sde.name + ' ' + method);
       SamplingConfig sampling = config.sampling;
       sampling.method = method;
       sampling.predictor = "reverse_diffusion";

@@ -1,4 +1,5 @@
-// The main function of the kernel tests in the emulator: at their end every kernel of kernels/ must have run.
+// The main function of the kernel tests in the emulator: at their end every kernel of kernels/ must have run,
+// and nothing of the real backend may be in the executable.
 
 #include <gtest/gtest.h>
 
@@ -44,6 +45,11 @@ class Coverage : public testing::Environment {
       }
     }
     EXPECT_GE(count, 2u) << "kernels are not where this test looks for them";
+    // An op that library_ops.cpp lacks brings the real one into the executable, and with it its library.
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);)
+      for (const char* library : {"libcudart", "libcudnn", "libcublas"})
+        ASSERT_EQ(line.find(library), std::string::npos) << line;
   }
 };
 
