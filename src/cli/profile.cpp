@@ -16,7 +16,7 @@ namespace {
 struct ProfileOptions {
   std::string config, mode = "train";
   std::vector<std::string> overrides;
-  bool count = false;
+  bool count = false, no_graph = false;
   int steps = 10;
   DeviceOptions device;
 };
@@ -72,7 +72,8 @@ int profile_command(const ProfileOptions& options) {
   const auto context = options.count ? create_context("cuda-dry") : options.device.open();
   const auto dataset = random_dataset(config.data.image_size, config.data.num_channels);
   const Work step = options.mode == "train"
-                        ? training_step(std::make_shared<Trainer>(config, *dataset, *context, !options.count))
+                        ? training_step(std::make_shared<Trainer>(config, *dataset, *context,
+                                                                  !options.count && !options.no_graph))
                         : evaluation(config, *context);
   const auto images = static_cast<double>(config.training.batch_size);
   constexpr int kWarmUp = 4;  // tuning, allocation, capture
@@ -113,6 +114,7 @@ void add_profile(CLI::App& app, Command& chosen) {
       ->allow_extra_args(false);
   command->add_flag("--count", options->count,
                     "Count GPU launches and the bytes they move, by kernel; needs no GPU");
+  command->add_flag("--no-graph", options->no_graph, "Launch every training step call by call");
   command->add_option("--steps", options->steps, "Steps to time")->check(CLI::PositiveNumber);
   options->device.add_to(*command);
   command->callback([options, &chosen] { chosen = [options] { return profile_command(*options); }; });
