@@ -121,7 +121,7 @@ TEST_P(Devices, SamplesAreTheCpus) {
       sampling.method = method;
       sampling.predictor = "reverse_diffusion";
       sampling.corrector = "langevin";
-      sampling.steps = 10;
+      sampling.steps = 25;
       sampling.rtol = sampling.atol = 1e-3;
       const auto sample = [&](Context& device) {
         TinyRun run(config, device);
