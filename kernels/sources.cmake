@@ -1,3 +1,16 @@
 # Every file of device code: the library compiles them for GPUs, tests/emulator/ for the CPU.
-set(SGM_CUDA_KERNELS direct_conv.cu elementwise.cu embedding.cu fill.cu group_norm.cu group_norm_grad.cu ode.cu reduce.cu sampling.cu softmax.cu)
+set(
+  SGM_CUDA_KERNELS
+  direct_conv.cu
+  elementwise.cu
+  embedding.cu
+  fill.cu
+  group_norm.cu
+  group_norm_grad.cu
+  ode.cu
+  reduce.cu
+  sampling.cu
+  softmax.cu
+  training.cu
+  upfirdn.cu)
 list(TRANSFORM SGM_CUDA_KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
