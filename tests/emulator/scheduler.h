@@ -41,7 +41,8 @@ class Scheduler {
   void* dynamic_shared() const;
   /// The running block has so many bytes of static shared memory more.
   void add_static_shared(std::size_t bytes);
-  /// Unwinds the thread's stack and abandons the block; run() throws Error saying which kernel, block and thread did what.
+  /// Unwinds the thread's stack and abandons the block; run() throws Error saying which kernel, block and
+  /// thread did what.
   [[noreturn]] void fault(const std::string& what);
 
   /// The running kernel, block and thread, for messages.
