@@ -96,7 +96,7 @@ __device__ inline void sum_held(const NormPlace<P>& at, const NormPack<T, P>* he
 
 /// A block holds its share of a sample, so that it is read once.
 template <class T, int P, bool kSwish>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads)
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
     group_norm_on_chip_kernel(ForwardArgs<T> a, NormTiling t) {
   const NormPlace<P> at(t);
   NormPack<T, P>* const held = dynamic_shared<NormPack<T, P>>();
@@ -179,7 +179,7 @@ __device__ inline void combine_chunks(const ForwardArgs<T>& a, const NormTiling&
 /// Statistics of samples in chunks: sums and centred squares of every chunk; the last block of a slice
 /// combines them.
 template <class T, int P>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads)
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
     group_norm_statistics_kernel(ForwardArgs<T> a, NormTiling t) {
   const NormPlace<P> at(t);
   NormPack<T, P>* const held = dynamic_shared<NormPack<T, P>>();
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads)
 
 /// Samples in chunks, once their statistics are known.
 template <class T, int P, bool kSwish>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads)
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 3)
     group_norm_apply_kernel(ForwardArgs<T> a, NormTiling t) {
   const NormPlace<P> at(t);
   Channels of(t, 0);
@@ -233,7 +233,8 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads)
 template <class T, int P, bool kSwish>
 void forward(Context& context, const GroupNorm& op) {
   CudaContext& device = cuda(context);
-  const NormTiling t = norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 1, sizeof(T), P);
+  const NormTiling t =
+      norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 1, sizeof(T), P, device.part<OnChipMemory>());
   const std::size_t partials = t.on_chip() ? 0 : static_cast<std::size_t>(op.n * t.chunks * op.c);
   const Scratch chunks(context, 2 * partials * sizeof(float));
   const ForwardArgs<T> args{op.x.as<T>(),

@@ -51,24 +51,25 @@ struct GradArgs {
 /// Arrays over a block's channels, in its shared memory behind what it holds.
 struct Channels {
   static constexpr int kArrays = 8;
-  float *centre, *scale, *offset, *rstd;  // shift - mean; u = scale x + offset
-  float *sum_u, *sum_ux, *sum_x;          // over pixels: of du, of du (x + centre), of x + centre
-  float* input;                           // of the norm's part of dx
-  float* buffer;
-  float *slope, *origin;  // dx = scale factor du + slope x + origin; in place of rstd and sum_x
+  float* arrays;
+  int pitch;
 
   __device__ Channels(const NormTiling& t, std::size_t held_bytes)
-      : centre(reinterpret_cast<float*>(dynamic_shared<char>() + held_bytes)),
-        scale(centre + t.channels),
-        offset(scale + t.channels),
-        rstd(offset + t.channels),
-        sum_u(rstd + t.channels),
-        sum_ux(sum_u + t.channels),
-        sum_x(sum_ux + t.channels),
-        input(sum_x + t.channels),
-        buffer(input + t.channels),
-        slope(rstd),
-        origin(sum_x) {}
+      : arrays(reinterpret_cast<float*>(dynamic_shared<char>() + held_bytes)), pitch(t.channels) {}
+
+  // u = scale x + offset, xhat = rstd (x + centre)
+  __device__ float* centre() const { return arrays; }
+  __device__ float* scale() const { return arrays + pitch; }
+  __device__ float* offset() const { return arrays + 2 * pitch; }
+  __device__ float* rstd() const { return arrays + 3 * pitch; }
+  /// Sums over pixels: of du, of du (x + centre), of x + centre.
+  __device__ float* sum(int which) const { return arrays + (4 + which) * pitch; }
+  /// Of the norm's part of dx.
+  __device__ float* input() const { return arrays + 7 * pitch; }
+  __device__ float* buffer() const { return arrays + kArrays * pitch; }
+  // dx = scale factor du + slope x + origin; in place of what is not needed any more
+  __device__ float* slope() const { return rstd(); }
+  __device__ float* origin() const { return sum(2); }
 
   template <class T>
   __device__ void load(const GradArgs<T>& a, const NormTiling& t, std::int64_t sample, int begin, int width) {
@@ -76,10 +77,10 @@ struct Channels {
     const std::int64_t statistics = sample * t.groups + begin / t.per_group;
     each_channel(width, [&](int channel) {
       const std::int64_t group = statistics + channel / t.per_group;
-      rstd[channel] = a.rstd[group];
-      centre[channel] = (shift ? shift[channel] : 0.0f) - a.mean[group];
-      scale[channel] = a.gamma[begin + channel] * rstd[channel];
-      offset[channel] = fmaf(centre[channel], scale[channel], a.beta[begin + channel]);
+      rstd()[channel] = a.rstd[group];
+      centre()[channel] = (shift ? shift[channel] : 0.0f) - a.mean[group];
+      scale()[channel] = a.gamma[begin + channel] * rstd()[channel];
+      offset()[channel] = fmaf(centre()[channel], scale()[channel], a.beta[begin + channel]);
     });
   }
 
@@ -91,128 +92,161 @@ struct Channels {
     const int first = channel / t.per_group * t.per_group;
     float total_u = 0.0f, total_ux = 0.0f;
     for (int i = first; i < first + t.per_group; ++i) {
-      total_u = fmaf(scale[i], sum_u[i], total_u);
-      total_ux = fmaf(scale[i], sum_ux[i], total_ux);
+      total_u = fmaf(scale()[i], sum(0)[i], total_u);
+      total_ux = fmaf(scale()[i], sum(1)[i], total_ux);
     }
-    const float pixels = static_cast<float>(t.hw), r = rstd[channel], x = sum_x[channel],
+    const float pixels = static_cast<float>(t.hw), r = rstd()[channel], x = sum(2)[channel],
                 per_element = a.factor / (pixels * static_cast<float>(t.per_group));
     const float constant = -per_element * total_u, linear = -per_element * r * r * total_ux;
-    const float total = a.factor * scale[channel] * sum_u[channel] + pixels * constant + linear * x;
+    const float total = a.factor * scale()[channel] * sum(0)[channel] + pixels * constant + linear * x;
     if (a.dshift) a.dshift[sample * a.shift_ld + begin + channel] = total;
     const std::int64_t all = t.n * t.c, at = sample * t.c + begin + channel;
-    a.sample_sums[at] = a.factor * r * sum_ux[channel];
-    a.sample_sums[all + at] = a.factor * sum_u[channel];
-    a.sample_sums[2 * all + at] = input[channel] = total;
-    slope[channel] = linear;
-    origin[channel] = fmaf(linear, centre[channel], constant);
+    a.sample_sums[at] = a.factor * r * sum(1)[channel];
+    a.sample_sums[all + at] = a.factor * sum(0)[channel];
+    a.sample_sums[2 * all + at] = input()[channel] = total;
+    slope()[channel] = linear;
+    origin()[channel] = fmaf(linear, centre()[channel], constant);
   }
 };
 
-/// Zeros where dropout drops.
+/// dy with zeros where dropout drops.
 template <int P, class T>
-__device__ inline void drop(const NormDropout& dropout, const NormTiling& t, const NormPlace<P>& at, int row,
-                            NormPack<T, P>& pack) {
-  if (!dropout.on) return;
+__device__ inline NormPack<T, P> dropped(const NormDropout& dropout, const NormTiling& t,
+                                         const NormPlace<P>& at, int row, NormPack<T, P> dy) {
+  if (!dropout.on) return dy;
   const auto e = static_cast<std::uint32_t>((at.first_row + row) * t.c + at.begin + at.channel);
   const unsigned kept = dropout.kept<P>(at.sample, e);
   if constexpr (P == 1) {
-    if (kept == 0) pack = static_cast<T>(0.0f);
+    if (kept == 0) dy = static_cast<T>(0.0f);
   } else {
     for (int j = 0; j < P; ++j)
-      if ((kept >> j & 1u) == 0) pack.at[j] = static_cast<T>(0.0f);
+      if ((kept >> j & 1u) == 0) dy.at[j] = static_cast<T>(0.0f);
   }
+  return dy;
 }
 
-/// Calls body(row, x, dy) for the thread's pixels with its channels of both; x_of(row) and dy_of(row) are
-/// asked for kInFlight at a time.
-template <int kInFlight, int P, class T, class X, class Dy, class Body>
-__device__ inline void each_pixel(const NormPlace<P>& at, X&& x_of, Dy&& dy_of, Body&& body) {
+/// What a block holds of x and dy, dropped already.
+template <class T, int P>
+struct Held {
+  static constexpr int kInFlight = 1;
+  const NormPlace<P>& at;
+  const NormPack<T, P>*x_packs, *dy_packs;
+
+  __device__ NormPack<T, P> x(int row) const { return x_packs[at.slot(row)]; }
+  __device__ NormPack<T, P> dy(int row) const { return dy_packs[at.slot(row)]; }
+  __device__ NormPack<T, P> after_dropout(int, const NormPack<T, P>& dy) const { return dy; }
+};
+
+/// x and dy where they are.
+template <class T, int P>
+struct Streamed {
+  static constexpr int kInFlight = 2;
+  const NormTiling& t;
+  const NormPlace<P>& at;
+  const T *x_begin, *dy_begin;
+  int ld;
+  NormDropout dropout;
+
+  __device__ Streamed(const GradArgs<T>& a, const NormTiling& tiling, const NormPlace<P>& place)
+      : t(tiling),
+        at(place),
+        x_begin(at.in(t, a.x, a.x2, ld)),
+        dy_begin(at.in(t, a.dy)),
+        dropout(a.dropout.resolved()) {}
+  __device__ NormPack<T, P> x(int row) const { return read_pack<P>(x_begin + std::int64_t{row} * ld); }
+  __device__ NormPack<T, P> dy(int row) const { return read_pack<P>(dy_begin + std::int64_t{row} * t.c); }
+  __device__ NormPack<T, P> after_dropout(int row, const NormPack<T, P>& dy) const {
+    return dropped<P, T>(dropout, t, at, row, dy);
+  }
+};
+
+/// Calls body(row, x, dy) for the thread's pixels with its channels of both, some pixels asked for at a time.
+template <int P, class T, class Source, class Body>
+__device__ inline void each_pixel(const NormPlace<P>& at, const Source& source, Body&& body) {
+  constexpr int kInFlight = Source::kInFlight;
 #pragma unroll 1
   for (int first = at.line; first < at.rows; first += kInFlight * at.lines) {
     NormPack<T, P> x[kInFlight], dy[kInFlight];
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       const int row = first + i * at.lines;
-      if (row < at.rows) x[i] = x_of(row), dy[i] = dy_of(row);
+      if (row < at.rows) x[i] = source.x(row), dy[i] = source.dy(row);
     }
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       const int row = first + i * at.lines;
-      if (row < at.rows) body(row, x[i], dy[i]);
+      if (row < at.rows) body(row, x[i], source.after_dropout(row, dy[i]));
     }
   }
 }
 
 /// The block's sums over pixels, into the arrays of `of`.
-template <bool kSwish, int kInFlight, int P, class T, class X, class Dy>
-__device__ inline void sum_pixels(const GradArgs<T>& a, const NormPlace<P>& at, const Channels& of, X&& x_of,
-                                  Dy&& dy_of) {
+template <bool kSwish, int P, class T, class Source>
+__device__ inline void sum_pixels(const GradArgs<T>& a, const NormPlace<P>& at, const Channels& of,
+                                  const Source& source) {
   const NormActivation<T, kSwish> activation{a.activation};
   float scale[P], offset[P], centre[P], sum_u[P] = {}, sum_ux[P] = {}, sum_x[P] = {};
-  at.take(of.scale, scale);
-  at.take(of.offset, offset);
-  at.take(of.centre, centre);
-  each_pixel<kInFlight, P, T>(at, x_of, dy_of,
-                              [&](int, const NormPack<T, P>& x_pack, const NormPack<T, P>& dy_pack) {
-                                float x[P], dy[P];
-                                unpack<P, T>(x_pack, x);
-                                unpack<P, T>(dy_pack, dy);
-                                for (int j = 0; j < P; ++j) {
-                                  const float du = dy[j] * activation.slope(fmaf(scale[j], x[j], offset[j]));
-                                  const float centred = x[j] + centre[j];
-                                  sum_u[j] += du;
-                                  sum_ux[j] = fmaf(du, centred, sum_ux[j]);
-                                  sum_x[j] += centred;
-                                }
-                              });
-  sum_lines(sum_u, at.columns, of.buffer, [&](int channel, float total) { of.sum_u[channel] = total; });
-  sum_lines(sum_ux, at.columns, of.buffer, [&](int channel, float total) { of.sum_ux[channel] = total; });
-  sum_lines(sum_x, at.columns, of.buffer, [&](int channel, float total) { of.sum_x[channel] = total; });
+  at.take(of.scale(), scale);
+  at.take(of.offset(), offset);
+  at.take(of.centre(), centre);
+  each_pixel<P, T>(at, source, [&](int, const NormPack<T, P>& x_pack, const NormPack<T, P>& dy_pack) {
+    float x[P], dy[P];
+    unpack<P, T>(x_pack, x);
+    unpack<P, T>(dy_pack, dy);
+    for (int j = 0; j < P; ++j) {
+      const float du = dy[j] * activation.slope(fmaf(scale[j], x[j], offset[j]));
+      const float centred = x[j] + centre[j];
+      sum_u[j] += du;
+      sum_ux[j] = fmaf(du, centred, sum_ux[j]);
+      sum_x[j] += centred;
+    }
+  });
+  sum_lines(sum_u, at.columns, of.buffer(), [&](int channel, float total) { of.sum(0)[channel] = total; });
+  sum_lines(sum_ux, at.columns, of.buffer(), [&](int channel, float total) { of.sum(1)[channel] = total; });
+  sum_lines(sum_x, at.columns, of.buffer(), [&](int channel, float total) { of.sum(2)[channel] = total; });
   __syncthreads();
 }
 
 /// dx of the thread's pixels; added[channel] = the sum over the block's pixels of what was added to it.
-template <bool kSwish, int kInFlight, int P, class T, class X, class Dy>
+template <bool kSwish, int P, class T, class Source>
 __device__ inline void write_gradient(const GradArgs<T>& a, const NormTiling& t, const NormPlace<P>& at,
-                                      const Channels& of, float* added, X&& x_of, Dy&& dy_of) {
+                                      const Channels& of, float* added, const Source& source) {
   const NormActivation<T, kSwish> activation{a.activation};
   float scale[P], offset[P], slope[P], origin[P], sums[P] = {};
-  at.take(of.scale, scale);
-  at.take(of.offset, offset);
-  at.take(of.slope, slope);
-  at.take(of.origin, origin);
+  at.take(of.scale(), scale);
+  at.take(of.offset(), offset);
+  at.take(of.slope(), slope);
+  at.take(of.origin(), origin);
   const bool is_first = at.begin + at.channel < t.c1;
   const int count = is_first ? a.first.count : a.second.count;
-  const T* addends[kMaxAddends];
-  float factors[kMaxAddends];
   int ld;
-  T* const dx = at.in(t, a.first.dx, a.second.dx, ld);
+  T* const dx = is_first ? a.first.dx : a.second.dx;
+  const std::int64_t begin = at.in(t, a.first.dx, a.second.dx, ld) - dx;
+  each_pixel<P, T>(at, source, [&](int row, const NormPack<T, P>& x_pack, const NormPack<T, P>& dy_pack) {
+    const std::int64_t i = begin + std::int64_t{row} * ld;
+    float x[P], dy[P];
+    unpack<P, T>(x_pack, x);
+    unpack<P, T>(dy_pack, dy);
+    for (int j = 0; j < P; ++j) {
+      const float du = a.factor * dy[j] * activation.slope(fmaf(scale[j], x[j], offset[j]));
+      x[j] = fmaf(scale[j], du, fmaf(slope[j], x[j], origin[j]));
+    }
 #pragma unroll
-  for (int k = 0; k < kMaxAddends; ++k) {
-    addends[k] = k < count ? at.in(t, a.first.addends[k], a.second.addends[k], ld) : nullptr;
-    factors[k] = is_first ? a.first.factors[k] : a.second.factors[k];
-  }
-  each_pixel<kInFlight, P, T>(
-      at, x_of, dy_of, [&](int row, const NormPack<T, P>& x_pack, const NormPack<T, P>& dy_pack) {
-        const std::int64_t i = std::int64_t{row} * ld;
-        float x[P], dy[P], others[P] = {};
-#pragma unroll
-        for (int k = 0; k < kMaxAddends; ++k) {
-          if (k >= count) continue;
-          unpack<P, T>(read_pack<P>(addends[k] + i), x);
-          for (int j = 0; j < P; ++j) others[j] = fmaf(factors[k], x[j], others[j]);
-        }
-        unpack<P, T>(x_pack, x);
-        unpack<P, T>(dy_pack, dy);
-        for (int j = 0; j < P; ++j) {
-          const float du = a.factor * dy[j] * activation.slope(fmaf(scale[j], x[j], offset[j]));
-          x[j] = fmaf(scale[j], du, fmaf(slope[j], x[j], origin[j])) + others[j];
-          sums[j] += others[j];
-        }
-        write_pack(dx + i, x);
-      });
+    for (int k = 0; k < kMaxAddends; ++k) {
+      if (k >= count) continue;
+      const T* const addend = is_first ? a.first.addends[k] : a.second.addends[k];
+      const float factor = is_first ? a.first.factors[k] : a.second.factors[k];
+      unpack<P, T>(read_pack<P>(addend + i), dy);
+      for (int j = 0; j < P; ++j) {
+        const float added_here = factor * dy[j];
+        x[j] += added_here;
+        sums[j] += added_here;
+      }
+    }
+    write_pack(dx + i, x);
+  });
   if (a.first.count + a.second.count > 0)
-    sum_lines(sums, at.columns, of.buffer, [&](int channel, float total) { added[channel] = total; });
+    sum_lines(sums, at.columns, of.buffer(), [&](int channel, float total) { added[channel] = total; });
 }
 
 /// Totals over samples of a slice's channels. `added`: rows of what was added to the gradients of the
@@ -223,7 +257,7 @@ __device__ inline void write_totals(const GradArgs<T>& a, const NormTiling& t, i
   const int begin = slice * t.channels, width = min(t.channels, t.c - begin);
   const auto total = [&](const float* rows, std::int64_t count, float* out) {
     sum_partials(
-        count, width, of.buffer,
+        count, width, of.buffer(),
         [&](std::int64_t row, int channel) { return rows[row * t.c + begin + channel]; },
         [&](int channel, float sum) { out[channel] = sum; });
     __syncthreads();
@@ -231,44 +265,48 @@ __device__ inline void write_totals(const GradArgs<T>& a, const NormTiling& t, i
   if (a.dgamma) total(a.sample_sums, t.n, a.dgamma + begin);
   if (a.dbeta) total(a.sample_sums + t.n * t.c, t.n, a.dbeta + begin);
   if (!a.first.sums && !a.second.sums) return;
-  total(a.sample_sums + 2 * t.n * t.c, t.n, of.input);
-  if (added) total(added, t.n * t.chunks, of.sum_u);
+  total(a.sample_sums + 2 * t.n * t.c, t.n, of.input());
+  if (added) total(added, t.n * t.chunks, of.sum(0));
   each_channel(width, [&](int channel) {
     const int c = begin + channel;
     float* const sums = c < t.c1 ? a.first.sums : a.second.sums;
-    if (sums) sums[c < t.c1 ? c : c - t.c1] = of.input[channel] + (added ? of.sum_u[channel] : 0.0f);
+    if (sums) sums[c < t.c1 ? c : c - t.c1] = of.input()[channel] + (added ? of.sum(0)[channel] : 0.0f);
   });
   __syncthreads();
 }
 
 /// A block holds its share of a sample's x and dy, so that they are read once.
 template <class T, int P, bool kSwish>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads)
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, kSwish ? 3 : 2)
     group_norm_grad_on_chip_kernel(GradArgs<T> a, NormTiling t) {
-  using Held = NormPack<T, P>;
+  using Packs = NormPack<T, P>;
   const NormPlace<P> at(t);
-  Held* const held_x = dynamic_shared<Held>();
-  Held* const held_dy = reinterpret_cast<Held*>(dynamic_shared<char>() + t.held_bytes(sizeof(T)));
+  Packs* const held_x = dynamic_shared<Packs>();
+  Packs* const held_dy = reinterpret_cast<Packs*>(dynamic_shared<char>() + t.held_bytes(sizeof(T)));
   Channels of(t, 2 * t.held_bytes(sizeof(T)));
   of.load(a, t, at.sample, at.begin, at.width);
   int ld;
   const T* x = at.in(t, a.x, a.x2, ld);
   hold(at, x, ld, held_x);
   const NormDropout dropout = a.dropout.resolved();
-  hold(at, at.in(t, a.dy), t.c, held_dy, [&](int row, Held& pack) { drop<P, T>(dropout, t, at, row, pack); });
+  hold(at, at.in(t, a.dy), t.c, held_dy);
+  if (dropout.on)
+#pragma unroll 1
+    for (int row = at.line; row < at.rows; row += at.lines)
+      held_dy[at.slot(row)] = dropped<P, T>(dropout, t, at, row, held_dy[at.slot(row)]);
   __syncthreads();
 
-  const auto x_of = [&](int row) { return held_x[at.slot(row)]; };
-  const auto dy_of = [&](int row) { return held_dy[at.slot(row)]; };
-  sum_pixels<kSwish, 1>(a, at, of, x_of, dy_of);
+  const Held<T, P> held{at, held_x, held_dy};
+  sum_pixels<kSwish>(a, at, of, held);
   each_channel(at.width, [&](int channel) { of.solve(a, t, at.sample, at.begin, channel); });
   __syncthreads();
-  write_gradient<kSwish, 1>(a, t, at, of, of.sum_u, x_of, dy_of);
+  write_gradient<kSwish>(a, t, at, of, of.sum(0), held);
   if (!a.wants_totals()) return;
   if (a.first.count + a.second.count > 0) {
     __syncthreads();
     each_channel(at.width, [&](int channel) {
-      a.sample_sums[(2 * t.n + at.sample) * t.c + at.begin + channel] = of.input[channel] + of.sum_u[channel];
+      a.sample_sums[(2 * t.n + at.sample) * t.c + at.begin + channel] =
+          of.input()[channel] + of.sum(0)[channel];
     });
   }
   finish_last(a.counters, t.slices, at.slice, static_cast<unsigned>(t.n),
@@ -277,27 +315,16 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads)
 
 /// Sums over the pixels of samples in chunks; the last block of a slice combines its chunks.
 template <class T, int P, bool kSwish>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads)
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 2)
     group_norm_grad_sums_kernel(GradArgs<T> a, NormTiling t) {
   const NormPlace<P> at(t);
   Channels of(t, 0);
   of.load(a, t, at.sample, at.begin, at.width);
-  int ld;
-  const T *x = at.in(t, a.x, a.x2, ld), *dy = at.in(t, a.dy);
-  const NormDropout dropout = a.dropout.resolved();
   __syncthreads();
-  sum_pixels<kSwish, 4>(
-      a, at, of, [&](int row) { return read_pack<P>(x + std::int64_t{row} * ld); },
-      [&](int row) {
-        NormPack<T, P> pack = read_pack<P>(dy + std::int64_t{row} * t.c);
-        drop<P, T>(dropout, t, at, row, pack);
-        return pack;
-      });
+  sum_pixels<kSwish>(a, at, of, Streamed<T, P>(a, t, at));
   const std::int64_t all = t.n * t.chunks * t.c, row = (at.sample * t.chunks + at.chunk) * t.c + at.begin;
   each_channel(at.width, [&](int channel) {
-    a.chunk_sums[row + channel] = of.sum_u[channel];
-    a.chunk_sums[all + row + channel] = of.sum_ux[channel];
-    a.chunk_sums[2 * all + row + channel] = of.sum_x[channel];
+    for (int i = 0; i < kSums; ++i) a.chunk_sums[i * all + row + channel] = of.sum(i)[channel];
   });
   finish_last(a.counters, t.n * t.slices, at.sample * t.slices + at.slice, static_cast<unsigned>(t.chunks),
               [&](std::int64_t id) {
@@ -305,19 +332,19 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads)
                 const int begin = static_cast<int>(id % t.slices) * t.channels,
                           width = min(t.channels, t.c - begin);
                 of.load(a, t, sample, begin, width);
-                const float* sums = a.chunk_sums + sample * t.chunks * t.c + begin;
-                for (float* const out : {of.sum_u, of.sum_ux, of.sum_x}) {
+                for (int i = 0; i < kSums; ++i) {
+                  const float* const sums = a.chunk_sums + i * all + sample * t.chunks * t.c + begin;
+                  float* const totals = of.sum(i);
                   sum_partials(
-                      t.chunks, width, of.buffer,
-                      [&](std::int64_t chunk, int channel) { return sums[chunk * t.c + channel]; },
-                      [&](int channel, float total) { out[channel] = total; });
-                  sums += all;
+                      t.chunks, width, of.buffer(),
+                      [=](std::int64_t chunk, int channel) { return sums[chunk * t.c + channel]; },
+                      [=](int channel, float total) { totals[channel] = total; });
                 }
                 __syncthreads();
                 each_channel(width, [&](int channel) {
                   of.solve(a, t, sample, begin, channel);
-                  a.slope[sample * t.c + begin + channel] = of.slope[channel];
-                  a.origin[sample * t.c + begin + channel] = of.origin[channel];
+                  a.slope[sample * t.c + begin + channel] = of.slope()[channel];
+                  a.origin[sample * t.c + begin + channel] = of.origin()[channel];
                 });
                 __syncthreads();
               });
@@ -325,27 +352,18 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads)
 
 /// Samples in chunks, once their sums are known.
 template <class T, int P, bool kSwish>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads)
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 2)
     group_norm_grad_apply_kernel(GradArgs<T> a, NormTiling t) {
   const NormPlace<P> at(t);
   Channels of(t, 0);
   of.load(a, t, at.sample, at.begin, at.width);
   each_channel(at.width, [&](int channel) {  // by the thread that loaded it
-    of.slope[channel] = a.slope[at.sample * t.c + at.begin + channel];
-    of.origin[channel] = a.origin[at.sample * t.c + at.begin + channel];
+    of.slope()[channel] = a.slope[at.sample * t.c + at.begin + channel];
+    of.origin()[channel] = a.origin[at.sample * t.c + at.begin + channel];
   });
   __syncthreads();
-  int ld;
-  const T *x = at.in(t, a.x, a.x2, ld), *dy = at.in(t, a.dy);
-  const NormDropout dropout = a.dropout.resolved();
-  write_gradient<kSwish, 2>(
-      a, t, at, of, a.chunk_addends + (at.sample * t.chunks + at.chunk) * t.c + at.begin,
-      [&](int row) { return read_pack<P>(x + std::int64_t{row} * ld); },
-      [&](int row) {
-        NormPack<T, P> pack = read_pack<P>(dy + std::int64_t{row} * t.c);
-        drop<P, T>(dropout, t, at, row, pack);
-        return pack;
-      });
+  write_gradient<kSwish>(a, t, at, of, a.chunk_addends + (at.sample * t.chunks + at.chunk) * t.c + at.begin,
+                         Streamed<T, P>(a, t, at));
   if (!a.wants_totals()) return;
   const float* const added = a.first.count + a.second.count > 0 ? a.chunk_addends : nullptr;
   finish_last(a.counters, t.slices, at.slice, static_cast<unsigned>(t.n * t.chunks),
@@ -355,7 +373,8 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads)
 template <class T, int P, bool kSwish>
 void backward(Context& context, const GroupNormGrad& op) {
   CudaContext& device = cuda(context);
-  const NormTiling t = norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 2, sizeof(T), P);
+  const NormTiling t =
+      norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 2, sizeof(T), P, device.part<OnChipMemory>());
   const std::int64_t of_samples = op.n * op.c, of_chunks = t.on_chip() ? 0 : of_samples * t.chunks;
   // sample_sums; then of samples in chunks: chunk_sums, chunk_addends, slope, origin.
   const std::int64_t floats = kSums * of_samples + (kSums + 1) * of_chunks + (of_chunks ? 2 * of_samples : 0);

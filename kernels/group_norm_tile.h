@@ -11,13 +11,30 @@
 
 namespace sgm {
 
+/// Shared memory that a block may hold its share of a sample in: half of a multiprocessor's, but at least
+/// what every GPU from compute capability 8.0 allows. Get it as device.part<OnChipMemory>().
+struct OnChipMemory {
+  std::size_t bytes = 99 * 1024;
+
+  explicit OnChipMemory(CudaContext& device) {
+    constexpr std::size_t kHalfOfHopper = 113 * 1024;
+    if (!device.stream()) {  // a dry run
+      bytes = kHalfOfHopper;
+      return;
+    }
+    cudaDeviceProp properties{};  // of the first device: a context's, or its like
+    cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    const std::size_t half = properties.sharedMemPerMultiprocessor / 2;
+    if (half > properties.reservedSharedMemPerBlock)
+      bytes = std::max(
+          bytes, std::min(half - properties.reservedSharedMemPerBlock, properties.sharedMemPerBlockOptin));
+  }
+};
+
 /// Where blocks lie over [n, hw, c]: each on `rows` pixels of `channels` channels of one sample, whole
 /// groups; the last ones may get less. Blocks beside each other read neighbouring channels.
 struct NormTiling {
-  static constexpr int kMaxThreads = 512;
-  /// Shared memory that a block may have on every GPU from compute capability 8.0: so all of them take the
-  /// same path and add in the same order.
-  static constexpr std::size_t kOnChip = 99 * 1024;
+  static constexpr int kMaxThreads = 256;
 
   std::int64_t n;
   int hw, c, c1;  // c1: channels of the first input
@@ -40,13 +57,15 @@ struct NormTiling {
   }
 };
 
-/// A tiling for threads that own P channels: whole samples per block where `held` tensors' share of them fits
-/// shared memory, else chunks of 32 KB.
+/// A tiling for threads that own p channels: whole samples per block where `held` tensors' share of them fits
+/// the memory, else chunks of 32 KB.
 inline NormTiling norm_tiling(std::int64_t n, std::int64_t hw, std::int64_t c, std::int64_t c2,
-                              std::int64_t groups, int held, std::size_t element, int p) {
+                              std::int64_t groups, int held, std::size_t element, int p,
+                              const OnChipMemory& memory) {
   constexpr int kSector = 32, kChunk = 32 * 1024, kEnough = 16 * 1024;  // bytes
   constexpr std::int64_t kBusy = 264;                                   // blocks that occupy a large GPU
-  constexpr int kArrays = 8, kMostChannels = 512;  // floats per channel in any kernel; of a widened block
+  constexpr int kArrays = 8;                                            // floats per channel, in any kernel
+  constexpr int kMostChannels = 1024;                                   // of a block
   check(hw * c < (std::int64_t{1} << 31), "group_norm: a sample of ", hw * c,
         " elements is too large for a GPU; at most 2^31 - 1");
   const auto per_group = static_cast<int>(c / groups), count = static_cast<int>(groups);
@@ -56,27 +75,20 @@ inline NormTiling norm_tiling(std::int64_t n, std::int64_t hw, std::int64_t c, s
   const auto row_bytes = [&] { return held_groups * per_group * static_cast<int>(element); };
   const auto widen = [&](int factor) { held_groups = std::min(held_groups * factor, count); };
   while (row_bytes() < kSector && held_groups < count) widen(2);
-  NormTiling t{n,
-               static_cast<int>(hw),
-               static_cast<int>(c),
-               static_cast<int>(c - c2),
-               count,
-               per_group,
-               0,
-               0,
-               static_cast<int>(hw),
-               1,
-               0};
+  NormTiling t{};
+  t.n = n, t.hw = static_cast<int>(hw), t.c = static_cast<int>(c), t.c1 = static_cast<int>(c - c2);
+  t.groups = count, t.per_group = per_group;
+  t.rows = t.hw, t.chunks = 1;
   const auto lay = [&] {
     t.channels = std::min(held_groups, count) * per_group;
     t.slices = (count + held_groups - 1) / held_groups;
     const std::int64_t packs = std::int64_t{t.rows} * t.channels / p;
-    t.threads = packs >= 4096 ? 512 : packs >= 1024 ? 256 : 128;
+    t.threads = packs >= 1024 ? 256 : 128;
     while (t.threads < t.channels / p && t.threads < NormTiling::kMaxThreads) t.threads *= 2;
   };
   lay();
-  if (t.shared_bytes(held, element, kArrays, p) <= NormTiling::kOnChip) {
-    while (held_groups < count && hw * row_bytes() < kEnough && 2 * t.channels <= kMostChannels &&
+  if (t.shared_bytes(held, element, kArrays, p) <= memory.bytes) {
+    while (held_groups < count && hw * row_bytes() < kEnough && 2 * t.channels <= kMostChannels / 2 &&
            n * (t.slices / 2) >= kBusy)
       widen(2), lay();
   } else {
@@ -85,7 +97,7 @@ inline NormTiling norm_tiling(std::int64_t n, std::int64_t hw, std::int64_t c, s
     t.chunks = static_cast<int>((hw + t.rows - 1) / t.rows);
     lay();
   }
-  check(t.channels / p <= t.threads, "group_norm: groups of ", per_group,
+  check(t.channels / p <= t.threads && t.channels <= kMostChannels, "group_norm: groups of ", per_group,
         " channels are too large for a GPU; use more groups, or --device cpu");
   return t;
 }
@@ -160,11 +172,11 @@ struct NormPlace {
   __device__ int slot(int row) const { return row * columns + channel / P; }
 };
 
-/// Copies the thread's share of a tensor to the block's memory; no other thread needs it. keep(row, pack) may
-/// change it on the way.
-template <int P, class T, class Keep>
-__device__ inline void hold(const NormPlace<P>& at, const T* x, int ld, NormPack<T, P>* held, Keep&& keep) {
+/// Copies the thread's share of a tensor to the block's memory; no other thread needs it.
+template <int P, class T>
+__device__ inline void hold(const NormPlace<P>& at, const T* x, int ld, NormPack<T, P>* held) {
   constexpr int kInFlight = 4;
+#pragma unroll 1
   for (int first = at.line; first < at.rows; first += kInFlight * at.lines) {
     NormPack<T, P> packs[kInFlight];
 #pragma unroll
@@ -175,15 +187,9 @@ __device__ inline void hold(const NormPlace<P>& at, const T* x, int ld, NormPack
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       const int row = first + i * at.lines;
-      if (row >= at.rows) continue;
-      keep(row, packs[i]);
-      held[at.slot(row)] = packs[i];
+      if (row < at.rows) held[at.slot(row)] = packs[i];
     }
   }
-}
-template <int P, class T>
-__device__ inline void hold(const NormPlace<P>& at, const T* x, int ld, NormPack<T, P>* held) {
-  hold(at, x, ld, held, [](int, NormPack<T, P>&) {});
 }
 
 /// Calls done(channel, total) once for each of columns * P channels, after adding up in a fixed order the
@@ -284,6 +290,7 @@ struct NormDropout {
   template <int P>
   __device__ unsigned kept(std::int64_t sample, std::uint32_t first) const {
     unsigned bits = 0;
+#pragma unroll 1
     for (int j = 0; j < P; j += 4) {
       const PhiloxWords words = philox(key, static_cast<std::uint32_t>(sample), first / 4 + j / 4);
       for (int i = 0; i < 4; ++i) bits |= (words.word[i] >= threshold ? 1u : 0u) << (j + i);
