@@ -15,6 +15,7 @@ struct KernelRow {
 };
 
 std::vector<KernelRow> elementwise_kernels();
+std::vector<KernelRow> conv_kernels();
 std::vector<KernelRow> image_kernels();
 std::vector<KernelRow> training_kernels();
 
@@ -35,6 +36,15 @@ std::vector<double> map(const std::vector<double>& x, F&& f) {
   std::vector<double> y;
   for (std::size_t i = 0; i < x.size(); ++i) y.push_back(f(x[i], i));
   return y;
+}
+
+/// Channels from .. from + count - 1 of every row of c.
+inline std::vector<double> columns(const std::vector<double>& rows, std::int64_t c, std::int64_t from,
+                                   std::int64_t count) {
+  std::vector<double> result;
+  for (auto row = rows.begin(); row != rows.end(); row += c)
+    result.insert(result.end(), row + from, row + from + count);
+  return result;
 }
 
 }  // namespace sgm
