@@ -14,6 +14,13 @@
 namespace sgm {
 namespace {
 
+// Some numbers are smaller where processors must compute what is meant for GPUs.
+#ifdef SGM_EMULATE_CUDA
+constexpr std::int64_t kBatch = 1, kLongSum = 1031;
+#else
+constexpr std::int64_t kBatch = 4, kLongSum = 131072;
+#endif
+
 /// f32 products are not rounded to TF32 (2^-11); long sums wander by their square root. bf16 outputs are
 /// rounded once, twice where a second product adds to the first, and once more for the bias.
 Tolerance tolerance_of(DType dtype) {
@@ -35,21 +42,21 @@ ConvShape conv(std::int64_t n, std::int64_t size, std::int64_t c, std::int64_t k
 }
 
 const std::vector<ConvShape>& convolutions() {
-  static const std::vector<ConvShape> shapes = {conv(4, 32, 128, 128, 3),
-                                                conv(4, 16, 256, 256, 3),
+  static const std::vector<ConvShape> shapes = {conv(kBatch, 32, 128, 128, 3),
+                                                conv(kBatch, 16, 256, 256, 3),
                                                 conv(2, 33, 128, 256, 3, 2, 0, 0),
                                                 conv(2, 32, 64, 64, 3, 2, 0, 1),
                                                 conv(2, 31, 64, 64, 3, 1, 2, 2),
-                                                conv(4, 32, 3, 128, 3),
+                                                conv(kBatch, 32, 3, 128, 3),
                                                 conv(2, 33, 3, 128, 3, 2, 0, 0),
-                                                conv(4, 32, 128, 3, 3),
+                                                conv(kBatch, 32, 128, 3, 3),
                                                 conv(3, 7, 5, 7, 3),
                                                 conv(1, 5, 20, 12, 3),
                                                 conv(1, 4, 512, 256, 3),
-                                                conv(4, 16, 256, 768, 1, 1, 0, 0),
-                                                conv(4, 32, 3, 128, 1, 1, 0, 0),
+                                                conv(kBatch, 16, 256, 768, 1, 1, 0, 0),
+                                                conv(kBatch, 32, 3, 128, 1, 1, 0, 0),
                                                 conv(3, 7, 5, 7, 1, 1, 0, 0),
-                                                conv(4, 16, 256, 256, 1, 1, 0, 0, 128),
+                                                conv(kBatch, 16, 256, 256, 1, 1, 0, 0, 128),
                                                 conv(3, 5, 6, 9, 1, 1, 0, 0, 10)};
   return shapes;
 }
@@ -153,7 +160,7 @@ TEST_F(CudaLibrary, GradientsOfConvolutions) {
 
 TEST_F(CudaLibrary, ConvolutionsOfBf16ThatKeepF32) {
   for (const ConvShape& s :
-       {conv(4, 32, 128, 3, 3), conv(2, 64, 256, 3, 3), conv(4, 16, 64, 3, 1, 1, 0, 0)}) {
+       {conv(kBatch, 32, 128, 3, 3), conv(2, 64, 256, 3, 3), conv(kBatch, 16, 64, 3, 1, 1, 0, 0)}) {
     const Pair x = values({s.n, s.h, s.w, s.c}, DType::bf16), w = values({s.k, s.r, s.s, s.c}, DType::bf16),
                b = values({s.k}, DType::f32), y = outputs({s.n, s.oh, s.ow, s.k}, DType::f32);
     const auto on = [&](Tensor Pair::*device, Context& context) {
@@ -168,7 +175,7 @@ TEST_F(CudaLibrary, ConvolutionsOfBf16ThatKeepF32) {
 }
 
 TEST_F(CudaLibrary, RepeatsToTheLastBitAndInCapturedGraphs) {
-  for (const ConvShape& s : {conv(4, 16, 256, 256, 3), conv(4, 16, 256, 256, 1, 1, 0, 0)}) {
+  for (const ConvShape& s : {conv(kBatch, 16, 256, 256, 3), conv(kBatch, 16, 256, 256, 1, 1, 0, 0)}) {
     const Pair x = values({s.n, s.h, s.w, s.c}, DType::bf16),
                dy = values({s.n, s.oh, s.ow, s.k}, DType::bf16);
     Tensor dw = Tensor::empty(gpu(), {s.k, s.r, s.s, s.c}, DType::bf16);
@@ -208,7 +215,7 @@ TEST_F(CudaLibrary, ShapesMayBeNewWhileAGraphIsCaptured) {
 }
 
 TEST_F(CudaLibrary, ChoicesAreKeptInAFile) {
-  const ConvShape s = conv(4, 16, 64, 64, 3);
+  const ConvShape s = conv(kBatch, 16, 64, 64, 3);
   const Pair x = values({s.n, s.h, s.w, s.c}, DType::bf16), w = values({s.k, s.r, s.s, s.c}, DType::bf16);
   const auto result_of = [&](Context& context) {
     Tensor in = tensor_of(context, x.cpu.to_host_f64(), x.cpu.shape(), DType::bf16);
@@ -227,7 +234,7 @@ TEST_F(CudaLibrary, ChoicesAreKeptInAFile) {
 }
 
 TEST_F(CudaLibrary, Tf32OnlyWhereItIsAllowed) {
-  const ConvShape s = conv(4, 16, 128, 128, 3);
+  const ConvShape s = conv(kBatch, 16, 128, 128, 3);
   CudaContext reduced({.allow_tf32 = true});
   const Pair x = values({s.n, s.h, s.w, s.c}, DType::f32), w = values({s.k, s.r, s.s, s.c}, DType::f32);
   Tensor in = tensor_of(reduced, x.cpu.to_host_f64(), x.cpu.shape(), DType::f32),
@@ -249,15 +256,15 @@ struct MatmulCase {
 
 TEST_F(CudaLibrary, MatrixProducts) {
   const MatmulCase cases[] = {
-      {4, 256, 256, 256, false, true, false, false, 1.0, 512, 0},   // attention: slices of [t, 3c]
-      {4, 256, 256, 256, true, false, false, false, 0.0625, 0, 0},  //
-      {1, 128, 512, 256, false, true, true, false, 1.0, 0, 0},      // a linear layer
-      {1, 512, 256, 128, true, false, false, true, 1.0, 0, 0},      // its gradient
-      {2, 16, 16, 256, false, true, true, true, -0.5, 8, 0},        //
-      {1, 7, 5, 3, false, false, true, false, 2.0, 0, 0},           // odd
-      {3, 5, 9, 11, true, true, false, true, 1.0, 3, 1},            // and misaligned
+      {kBatch, 256, 256, 256, false, true, false, false, 1.0, 512, 0},   // attention: slices of [t, 3c]
+      {kBatch, 256, 256, 256, true, false, false, false, 0.0625, 0, 0},  //
+      {1, 128, 512, 256, false, true, true, false, 1.0, 0, 0},           // a linear layer
+      {1, 512, 256, 128, true, false, false, true, 1.0, 0, 0},           // its gradient
+      {2, 16, 16, 256, false, true, true, true, -0.5, 8, 0},             //
+      {1, 7, 5, 3, false, false, true, false, 2.0, 0, 0},                // odd
+      {3, 5, 9, 11, true, true, false, true, 1.0, 3, 1},                 // and misaligned
       {1, 1, 1, 1, false, false, true, true, 1.0, 0, 1},
-      {1, 128, 256, 131072, true, false, false, false, 1.0, 0, 0},  // a long sum
+      {1, 128, 256, kLongSum, true, false, false, false, 1.0, 0, 0},  // a long sum
   };
   for (const auto& [in, out] : {std::pair{DType::f32, DType::f32}, std::pair{DType::bf16, DType::bf16},
                                 std::pair{DType::bf16, DType::f32}})
