@@ -27,6 +27,7 @@ struct Conv2d {
   ConvShape shape;
   double scale;
   std::uint64_t weight_version;  // non-zero: the backend may keep packed weights under this version
+  ConstBuffer scaled_bias = {};  // [k], bf16: scale bias, which GPUs want beside bf16; optional
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

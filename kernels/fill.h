@@ -14,11 +14,12 @@ struct Fill {
   void cuda(Context& context) const;
 };
 
-/// y[i] = x[i], rounded to y's element type.
+/// y[i] = scale x[i], rounded to y's element type.
 struct Cast {
   ConstBuffer x;
   Buffer y;
   std::int64_t n;
+  double scale = 1.0;
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

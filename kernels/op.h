@@ -3,6 +3,8 @@
 // the two backends: cpu() in src/backend/cpu/<family>.cpp, cuda() in kernels/<family>.cu.
 
 #include <concepts>
+#include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "sgm/core/buffer.h"
@@ -24,11 +26,25 @@ inline constexpr bool kHasCuda = true;
 inline constexpr bool kHasCuda = false;
 #endif
 
+/// The name of an op's struct, for profilers.
+template <class Op>
+const char* op_name() {
+  static const std::string name = [] {
+    const std::string_view text = __PRETTY_FUNCTION__;  // "... [with Op = sgm::Conv2d]"
+    const std::size_t end = text.rfind(']'), begin = text.rfind(':', end) + 1;
+    return std::string(text.substr(begin, end - begin));
+  }();
+  return name.c_str();
+}
+
 /// Executes an op where its operands live: the only branch on the device in the project.
 template <KernelOp Op>
 void run(const Op& op, Context& context) {
   if (context.is_cpu()) return op.cpu(context);
-  if constexpr (kHasCuda) return op.cuda(context);
+  if constexpr (kHasCuda) {
+    const Range range(context, op_name<Op>());
+    return op.cuda(context);
+  }
   fail("this build has no CUDA backend");
 }
 

@@ -134,7 +134,7 @@ __device__ void adam_chunk(const ParameterList::Entry& entry, ChunkRange range, 
       aligned16(p) && aligned16(m) && aligned16(v) && aligned16(ema) && aligned16(g) && aligned16(low);
   const P scale = P(now.clip * entry.g_scale), decay = P(now.decay), b1 = P(now.beta1), b2 = P(now.beta2);
   const P c1 = P(now.rest1), c2 = P(now.rest2), step = P(now.step), root = P(now.root);
-  const P epsilon = P(now.epsilon), follow = P(now.follow);
+  const P epsilon = P(now.epsilon), follow = P(now.follow), low_factor = P(entry.low_factor);
   constexpr int kWidth = sizeof(P) == 8 ? 2 : kSpan;  // what registers hold
   for (std::int64_t i = range.begin + std::int64_t{threadIdx.x} * kWidth; i < range.end;
        i += kThreads * kWidth) {
@@ -157,7 +157,9 @@ __device__ void adam_chunk(const ParameterList::Entry& entry, ChunkRange range, 
     store_span(m + i, left, packed, mi);
     store_span(v + i, left, packed, vi);
     store_span(ema + i, left, packed, ei);
-    if (low) store_span(low + i, left, packed, pi);
+    if (!low) continue;
+    for (int k = 0; k < kWidth; ++k) pi[k] *= low_factor;
+    store_span(low + i, left, packed, pi);
   }
 }
 

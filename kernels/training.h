@@ -29,6 +29,7 @@ struct ParameterList {
     double g_scale;       // the gradient is g_scale g
     std::int64_t n;
     std::int64_t first_chunk;  // chunks of kChunk elements in all entries before this one
+    double low_factor = 1.0;   // low = low_factor p
   };
   static constexpr std::int64_t kChunk = 8192;
 

@@ -92,6 +92,7 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         out_type, " beside ", in.dtype(), " activations");
   const bool low = in.dtype() == DType::bf16 && in.context().has_low_weights();
   const Tensor used = low ? w.low() : w;
+  const Tensor scaled_bias = low && bias.defined() ? bias.value().low(scale) : Tensor();
   // Packed weights are worth keeping while the weights stand still, that is outside training.
   const std::uint64_t version = weight.requires_grad() ? 0 : w.version();
   run(Conv2d{.x = in.buffer(),
@@ -102,7 +103,8 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
              .y = y.buffer(),
              .shape = shape,
              .scale = scale,
-             .weight_version = version},
+             .weight_version = version,
+             .scaled_bias = scaled_bias.buffer()},
       y.context());
   return record(
       "conv2d", y, {x, weight, bias, residual, x2},

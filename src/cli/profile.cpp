@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
 #include "sgm/score/score_model.h"
 #include "sgm/tensor/math.h"
@@ -39,7 +40,7 @@ Work evaluation(const Config& config, Context& context) {
   parts->network = create_network(config, context);
   parts->sde = create_sde(config.sde);
   parts->score = score_function(*parts->network, *parts->sde, config.training.continuous,
-                                config.training.precision == "bf16" ? DType::bf16 : DType::f32);
+                                use_precision(context, config.training.precision));
   const int size = config.data.image_size;
   parts->x = normal(context, {config.training.batch_size, size, size, config.data.num_channels}, NoiseKey{});
   return [parts] {

@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "sgm/core/precision.h"
 #include "sgm/io/npy.h"
 #include "sgm/sampling/sampler.h"
 #include "sgm/score/score_model.h"
@@ -94,11 +95,9 @@ int sample_command(const SampleOptions& options) {
   const Config& config = loaded.info.config;
   const auto sde = create_sde(config.sde);
   const auto sampler = create_sampler(*sde, sampling_of(options, config.sampling));
-  const std::string precision = options.precision.empty() ? config.training.precision : options.precision;
-  check(precision == "f32" || precision == "bf16", "--precision '", precision,
-        "' is unknown; known: f32, bf16");
-  const ScoreFn score = score_function(*loaded.network, *sde, config.training.continuous,
-                                       precision == "bf16" ? DType::bf16 : DType::f32);
+  const DType compute = options.precision.empty() ? use_precision(*context, config.training.precision)
+                                                  : use_precision(*context, options.precision, "--precision");
+  const ScoreFn score = score_function(*loaded.network, *sde, config.training.continuous, compute);
   std::cerr << "model: " << file.string() << ", step " << loaded.info.step << '\n';
 
   watch_signals();
@@ -166,7 +165,7 @@ void add_sample(CLI::App& app, Command& chosen) {
   command->add_option("--eps", o->eps, "Smallest time")->check(CLI::PositiveNumber);
   command->add_option("--rtol", o->rtol, "Relative tolerance of the ODE solver")->check(CLI::PositiveNumber);
   command->add_option("--atol", o->atol, "Absolute tolerance of the ODE solver")->check(CLI::PositiveNumber);
-  command->add_option("--precision", o->precision, "f32 or bf16; default: as trained");
+  command->add_option("--precision", o->precision, "f32, tf32 or bf16; default: as trained");
   command->add_flag("--raw", o->raw, "Raw weights instead of their moving average");
   command->add_flag("--no-graph", o->no_graph, "Launch every update call by call, also on a GPU");
   o->device.add_to(*command);

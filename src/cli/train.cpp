@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "cli/commands.h"
+#include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
 #include "sgm/sampling/sampler.h"
 #include "sgm/score/score_model.h"
@@ -28,7 +29,7 @@ void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, c
   SamplingConfig sampling = config.sampling;
   if (sampling.snapshot_steps > 0) sampling.steps = sampling.snapshot_steps;
   const auto sampler = create_sampler(trainer.sde(), sampling);
-  const DType compute = config.training.precision == "bf16" ? DType::bf16 : DType::f32;
+  const DType compute = use_precision(context, config.training.precision);
   const ScoreFn score = score_function(trainer.network(), trainer.sde(), config.training.continuous, compute);
   const int size = config.data.image_size;
   SampleRequest request;

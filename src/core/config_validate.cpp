@@ -116,7 +116,7 @@ void validate_model(const ModelConfig& model) {
 void validate_training(const TrainingConfig& training) {
   check_range("training.n_iters", training.n_iters, 1);
   check_range("training.batch_size", training.batch_size, 1, kMaxBatch);
-  check_choice("training.precision", training.precision, {"f32", "bf16"});
+  check_choice("training.precision", training.precision, {"f32", "tf32", "bf16"});
   check(training.seed <= std::numeric_limits<std::int64_t>::max(),
         "training.seed must be below 2^63, the largest integer of TOML; got ", training.seed);
   check_range("training.log_freq", training.log_freq, 1);

@@ -45,7 +45,7 @@ void Optimizer::update() {
     const Gradient& grad = slot.parameter.var->gradient();
     const std::int64_t n = value.numel();
     entries.push_back({value.buffer(), slot.m.buffer(), slot.v.buffer(), slot.ema.buffer(),
-                       value.low_buffer(), grad.tensor.buffer(), grad.factor, n, chunks});
+                       value.low_buffer(), grad.tensor.buffer(), grad.factor, n, chunks, value.low_factor()});
     chunks += (n + ParameterList::kChunk - 1) / ParameterList::kChunk;
   }
   const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));

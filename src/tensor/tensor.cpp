@@ -11,6 +11,7 @@ struct Tensor::Storage {
   void* data;
   std::uint64_t version;
   Tensor low;                     // bf16 copy
+  double low_factor = 1.0;        // of the copy
   std::uint64_t low_version = 0;  // of the values that `low` copies
 
   Storage(Context& c, std::size_t b) : context(c), bytes(b), data(c.allocate(b)), version(c.next_stamp()) {}
@@ -161,17 +162,19 @@ void Tensor::mark_modified(bool low_too) {
   if (low_too) storage_->low_version = storage_->version;
 }
 
-Tensor Tensor::low() const {
+Tensor Tensor::low(double factor) const {
   check(dtype_ == DType::f32, "low: a bf16 copy of ", dtype_, " values");
   Storage& storage = *storage_;
   if (!storage.low.defined()) storage.low = empty(context(), shape_, DType::bf16);
-  if (storage.low_version != storage.version) {
-    run(Cast{buffer(), storage.low.buffer(), numel()}, context());
+  if (storage.low_version != storage.version || storage.low_factor != factor) {
+    run(Cast{buffer(), storage.low.buffer(), numel(), factor}, context());
     storage.low_version = storage.version;
+    storage.low_factor = factor;
   }
   return storage.low;
 }
 
 Buffer Tensor::low_buffer() { return storage_->low.buffer(); }
+double Tensor::low_factor() const { return storage_->low_factor; }
 
 }  // namespace sgm

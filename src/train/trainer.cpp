@@ -7,6 +7,7 @@
 #include <sstream>
 #include <utility>
 
+#include "sgm/core/precision.h"
 #include "sgm/io/atomic_file.h"
 #include "sgm/io/file_lock.h"
 #include "sgm/tensor/math.h"
@@ -26,10 +27,6 @@ LoaderOptions loader_options(const Config& config) {
           .centered = config.data.centered};
 }
 
-DType compute_type(const Config& config) {
-  return config.training.precision == "bf16" ? DType::bf16 : DType::f32;
-}
-
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -46,6 +43,7 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, Context& context,
       optimizer_(*network_, config.optim, config.model.ema_rate),
       loss_(*sde_, config.training),
       loader_(dataset, loader_options(config)),
+      compute_(use_precision(context, config.training.precision)),
       captured_(context, capture) {
   const DataConfig& d = config.data;
   check(dataset.height() == d.image_size && dataset.width() == d.image_size &&
@@ -76,7 +74,7 @@ void Trainer::work() {
   optimizer_.zero_grad();  // of a capture that was given up
   NoiseKey key{.seed = config_.training.seed, .purpose = Purpose::noise};
   key.step_from = reinterpret_cast<const std::uint32_t*>(step_number_.data<double>());
-  const ForwardMode mode{compute_type(config_), true, key};
+  const ForwardMode mode{compute_, true, key};
   const LossResult loss = loss_.evaluate(
       [&](const Tensor& x, const Tensor& label) { return network_->forward(Var(x), label, mode); }, x0_,
       inputs_, normal(context_, x0_.shape(), key));

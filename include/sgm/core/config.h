@@ -83,7 +83,7 @@ struct TrainingConfig {
   bool continuous = true;             // false: the discrete SMLD / DDPM losses
   bool reduce_mean = false;           // mean of the squared error per image; false: half its sum
   bool likelihood_weighting = false;  // lambda(t) = g(t)^2 instead of marginal_std(t)^2
-  std::string precision = "f32";      // f32 | bf16: storage of activations; master weights stay f32
+  std::string precision = "f32";      // f32 | tf32 | bf16: of activations; master weights stay f32
   std::uint64_t seed = 42;
   int log_freq = 50;              // steps between metric records
   int snapshot_freq = 50000;      // steps between checkpoints

@@ -70,6 +70,8 @@ class Context {
   /// Opens and closes a named range that profilers show.
   virtual void push_range(const char*) {}
   virtual void pop_range() {}
+  /// Whether products of f32 operands may round them to TF32, where there is such a thing.
+  virtual void allow_tf32(bool /*on*/) {}
   /// Opens and closes what profilers that wait for the program record (nsys, ncu).
   virtual void set_profiling(bool /*on*/) {}
   /// Launches since the last call, by kernel, most bytes first.

@@ -87,11 +87,12 @@ class Tensor {
   /// was written as well.
   void mark_modified(bool low_too = false);
 
-  /// A bf16 copy of these f32 values, made at the first call and after every change of the values, and kept
-  /// beside them.
-  Tensor low() const;
-  /// The memory of low(), for an update that writes both; absent where there never was a copy.
+  /// A bf16 copy of these f32 values times factor, made at the first call and after every change of the
+  /// values, and kept beside them.
+  Tensor low(double factor = 1.0) const;
+  /// The memory and the factor of low(), for an update that writes both; absent where there never was a copy.
   Buffer low_buffer();
+  double low_factor() const;
 
  private:
   struct Storage;

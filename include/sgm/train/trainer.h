@@ -63,6 +63,7 @@ class Trainer {
   Optimizer optimizer_;
   DenoisingLoss loss_;
   Loader loader_;
+  DType compute_;  // storage of activations
 
   // What a step reads and writes on the device, at fixed addresses.
   Tensor x0_;           // images of the batch

@@ -84,7 +84,7 @@ void adam(const AdamUpdate& op, const ParameterList::Entry& entry, double clip, 
   if (!entry.low) return;
 #pragma omp simd
   for (std::int64_t i = first; i < last; ++i)
-    entry.low.as<bfloat16>()[i] = bfloat16(static_cast<float>(p[i]));
+    entry.low.as<bfloat16>()[i] = bfloat16(static_cast<float>(P(entry.low_factor) * p[i]));
 }
 
 }  // namespace

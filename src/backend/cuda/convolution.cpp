@@ -53,13 +53,19 @@ ConvGraph graph_of(ConvGraph::Kind kind, const ConvShape& shape, DType type, dou
           .tf32 = type == DType::f32 && device.options().allow_tf32};
 }
 
+/// scale * bias in the type of a library call's output: the copy that the caller keeps, where it is that.
+ReadyBias ready_bias(const Conv2d& op, DType wanted, CudaContext& device) {
+  if (op.scaled_bias && wanted == DType::bf16) return {op.scaled_bias, op.shape.k, 1.0, wanted, device};
+  return {op.bias, op.shape.k, op.scale, wanted, device};
+}
+
 void forward_by_plan(const Conv2d& op, CudaContext& device) {
   const ConvShape& s = op.shape;
   ConvGraph graph = graph_of(ConvGraph::Kind::forward, s, op.x.dtype, op.scale, device);
   graph.bias = op.bias && (op.residual || op.scale == 1.0);
   graph.residual = graph.bias && op.residual;
   cudnn::ConvOperands operands{op.x.data, op.weight.data, op.y.data};
-  const ReadyBias bias(graph.bias ? op.bias : ConstBuffer{}, s.k, op.scale, op.x.dtype, device);
+  const ReadyBias bias = ready_bias(op, op.x.dtype, device);
   if (graph.bias) operands.bias = bias.buffer().data;
   if (graph.residual) operands.residual = op.residual.data;
   device.part<cudnn::ConvPlans>().execute(
@@ -71,7 +77,7 @@ void forward_by_plan(const Conv2d& op, CudaContext& device) {
 
 void forward_by_product(const Conv2d& op, CudaContext& device) {
   const ConvShape& s = op.shape;
-  const ReadyBias bias(op.bias, s.k, op.scale, op.y.dtype, device);
+  const ReadyBias bias = ready_bias(op, op.y.dtype, device);
   Product p{.a = op.x,
             .b = op.weight,
             .c = op.residual,

@@ -49,6 +49,7 @@ class CudaContext final : public Context {
   void push_range(const char* name) override;
   void pop_range() override;
   void set_profiling(bool on) override;
+  void allow_tf32(bool on) override { options_.allow_tf32 = on; }
 
   const Options& options() const { return options_; }
   cudaStream_t stream() const { return stream_; }
