@@ -1,6 +1,7 @@
 #include "kernels/group_norm_tile.h"
 
 #include "backend/scratch.h"
+#include "kernels/fill.h"
 
 namespace sgm {
 namespace {
@@ -431,7 +432,14 @@ void backward(Context& context, const GroupNormGrad& op) {
 }  // namespace
 
 void GroupNormGrad::cuda(Context& context) const {
-  if (n == 0 || hw == 0) return;
+  if (n == 0 || hw == 0) {  // sums of nothing
+    const auto zero = [&](const Buffer& sums, std::int64_t count) {
+      if (sums) Fill{sums, count, 0.0}.cuda(context);
+    };
+    for (const Buffer& sums : {dgamma, dbeta}) zero(sums, c);
+    zero(dx_sums, c - c2), zero(dx2_sums, c2);
+    return;
+  }
   const auto packed = [this]<class T>(T) {
     bool result = packs<T>({x.data, x2.data, dy.data, dx.data, dx2.data}, c) && packs<T>({}, c2);
     for (int k = 0; k < kMaxAddends; ++k) result &= packs<T>({addends[k].x.data, addends2[k].x.data}, 0);
