@@ -7,6 +7,9 @@ sgm=$(realpath "$1")
 part=$2
 repository=$(realpath "$(dirname "$0")/..")
 export OMP_WAIT_POLICY=passive # the machine may be busy with other tests
+# No part but gpu_run uses a GPU, so that all say the same on every machine.
+visible=${CUDA_VISIBLE_DEVICES-all}
+export CUDA_VISIBLE_DEVICES=
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -287,7 +290,7 @@ part_about() {
   run 0 "$sgm" --version
   grep -qE '^sgm [0-9]+\.[0-9]+\.[0-9]+$' out || fail "--version printed $(cat out)"
   run 0 "$sgm" --help
-  for command in train sample verify data info doctor; do
+  for command in train sample verify data info doctor profile; do
     has out "$command"
     run 0 "$sgm" "$command" --help
     [ ! -s err ] || fail "$command --help wrote to stderr"
@@ -296,6 +299,94 @@ part_about() {
   run 0 "$sgm" doctor --threads 1
   has out 'cpu: 1 threads'
   has out 'bf16: '
+}
+
+# Where there is no GPU, everything says so and why.
+part_gpu() {
+  make_config
+  local why versions='(driver for CUDA [0-9]+\.[0-9]+|no NVIDIA driver), runtime [0-9]+\.[0-9]+'
+  run 0 "$sgm" doctor
+  why=$(sed -n 's/^cuda: \(.*\); every command runs on the CPU$/\1/p' out)
+  [ -n "$why" ] || fail "doctor does not say why no GPU is used: $(cat out)"
+  case $why in
+    *'no CUDA backend'*) ;;
+    *) grep -qE "$versions" <<<"$why" || fail "doctor names no versions of driver and runtime: $why" ;;
+  esac
+  bad "$why" "$sgm" train tiny.toml --workdir run --device cuda
+  has err '--device cpu'
+  absent run
+  bad "$why" "$sgm" profile tiny.toml --device cuda
+  run 0 "$sgm" train tiny.toml --workdir run --steps 1
+  [ "$(grep -c '^device: cpu: .*; no GPU: ' err)" -eq 1 ] || fail "auto does not say that it uses the CPU: $(cat err)"
+  has err "; no GPU: $why"
+  run 0 "$sgm" train tiny.toml --workdir chosen --steps 1 --device cpu
+  ! grep -q 'no GPU' err || fail "--device cpu explains itself: $(cat err)"
+
+  # The check of a GPU ends before it begins.
+  mkdir nothing broken
+  printf '#!/bin/sh\necho "No devices were found"\nexit 6\n' >broken/nvidia-smi
+  chmod +x broken/nvidia-smi
+  for tools in nothing "broken:$PATH"; do
+    PATH=$tools run 2 /bin/bash "$repository/scripts/gpu_check.sh" results
+    [ "$(cat out err | wc -l)" -eq 1 ] || fail "gpu_check.sh wrote more than a line: $(cat out err)"
+    has err 'gpu_check: there is no GPU here: '
+    absent results
+  done
+  has err 'No devices were found'
+}
+
+# On a GPU: captured or not, interrupted or not, a run has the same bits.
+part_gpu_run() {
+  if [ "$visible" = all ]; then unset CUDA_VISIBLE_DEVICES; else export CUDA_VISIBLE_DEVICES=$visible; fi
+  run 0 "$sgm" doctor
+  if ! grep '^cuda: ' out | grep -qv 'every command runs on the CPU'; then
+    echo "skipped: $(grep '^cuda: ' out)"
+    exit 77
+  fi
+  make_config
+  local run
+  run 0 "$sgm" train tiny.toml --workdir parts --device cuda
+  has err 'device: cuda: '
+  run 0 "$sgm" train tiny.toml --workdir parts --device cuda --resume --steps 12
+  run 0 "$sgm" train tiny.toml --workdir whole --device cuda --steps 12
+  ! grep -q 'call by call' err || fail "steps were not captured: $(cat err)"
+  run 0 "$sgm" train tiny.toml --workdir calls --device cuda --steps 12 --no-graph
+  for run in parts calls; do
+    same whole/checkpoints/checkpoint_00000012.safetensors $run/checkpoints/checkpoint_00000012.safetensors
+    same whole/samples/step_00000012.png $run/samples/step_00000012.png
+  done
+  run 0 "$sgm" train tiny.toml --workdir cpu --device cpu --steps 12
+  for run in whole cpu; do sed 's/.*"loss":\([^,}]*\).*/\1/' $run/metrics.jsonl >$run.losses; done
+  paste whole.losses cpu.losses | awk '!(($1 - $2) ^ 2 <= 1e-6 * $2 ^ 2) { exit 1 } END { if (NR != 12) exit 1 }' ||
+    fail "losses on the GPU and on the CPU differ: $(paste whole.losses cpu.losses)"
+  run 0 "$sgm" sample whole --out a.png --n 4 --device cuda
+  run 0 "$sgm" sample whole --out b.png --n 4 --device cuda --no-graph
+  same a.png b.png
+  bad 'memory' "$sgm" train tiny.toml --workdir small --device cuda --max-memory 64kB
+  no_temporaries
+}
+
+# What a step launches on a GPU is counted without one.
+part_profile() {
+  make_config
+  run 0 "$sgm" doctor
+  if grep -q 'no CUDA backend' out; then
+    echo "skipped: $(grep '^cuda: ' out)"
+    exit 77
+  fi
+  local mode config train=0 launches
+  for config in tiny.toml "$repository/configs/vp_cifar10_ddpmpp_continuous.toml"; do
+    for mode in forward train; do
+      run 0 "$sgm" profile "$config" --mode $mode --count --set training.batch_size=2
+      launches=$(sed -n 's/^launches per step: \([0-9][0-9]*\)$/\1/p' out)
+      awk -v total="${launches:-0}" '/^kernel /{ next } /^[^:]*$/ { sum += $(NF - 1); if (!($NF >= 0)) bad = 1 }
+        END { exit !(total > 20 && sum == total && !bad) }' out || fail "$config, $mode: counts do not add up: $(cat out)"
+      grep -qE '^memory-bound traffic per step: [0-9.]+ MB' out || fail "no bytes: $(cat out)"
+      [ "${launches:-0}" -gt $train ] || fail "$config, $mode: $launches launches, not more than $train"
+      train=$launches
+    done
+    train=0
+  done
 }
 
 # A disk that is full, or a shell that limits the size of files.

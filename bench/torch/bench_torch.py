@@ -275,6 +275,51 @@ def slow_blas():
     return min(seconds) > 2 * 256**3 / 20e9
 
 
+def fastest_fir(device, dtype, args, layout):
+    """Times fir.py's forms, forwards and backwards, on a typical tensor on the GPU -> the fastest."""
+    import torch
+
+    import fir
+
+    op = fir.Fir([1, 3, 3, 1]).to(device)
+    x = torch.randn(args.batch, 128, 32, 32, device=device, dtype=dtype).contiguous(memory_format=layout)
+    x.requires_grad_(args.mode == "train")
+    fastest, least = fir.FORM, math.inf
+    for form in fir.FORMS:
+        fir.FORM = form
+        try:
+            for i in range(13):
+                if i == 3:
+                    torch.cuda.synchronize()
+                    start = time.perf_counter()
+                with torch.set_grad_enabled(args.mode == "train"):
+                    y = op.up(op.down(x))
+                if args.mode == "train":
+                    y.backward(y.detach())
+            torch.cuda.synchronize()
+        except RuntimeError as error:  # not every form exists in every type
+            print(f"fir {form}: {error}", file=sys.stderr)
+            continue
+        seconds = time.perf_counter() - start
+        if seconds < least:
+            fastest, least = form, seconds
+    return fastest
+
+
+def store_low(net):
+    """Keeps in bf16 what autocast would otherwise convert anew in every evaluation; not the Fourier features,
+    whose angles need float32."""
+    import torch
+
+    import layers
+
+    for module in net.modules():
+        if isinstance(module, layers.GaussianFourierProjection):
+            continue
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
 def freeze(net, args, x, labels):
     """The forward as a traced, frozen graph (CPU inference)."""
     import torch
@@ -302,7 +347,14 @@ def run(args):
     flush = torch.set_flush_denormal(not args.keep_denormals)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not args.no_tf32
-    fir.FORM = args.fir or fir.FORM
+    compiled = args.variant == "compile"
+    layout = torch.contiguous_format if args.variant == "eager" else torch.channels_last
+    if args.fir:
+        fir.FORM = args.fir
+    elif device.type == "cuda":
+        # A compiler fuses the slices, and does not see into cuDNN's depthwise convolutions.
+        low = torch.bfloat16 if args.precision == "bf16" else torch.float32
+        fir.FORM = "slices" if compiled else fastest_fir(device, low, args, layout)
     if args.dropout_form:
         layers.FAST_DROPOUT = args.dropout_form == "bits"
     if args.matmul:
@@ -314,13 +366,11 @@ def run(args):
     model_table = {"name": "ncsnpp", **tables["model"]}
     net_config = models.NetConfig.from_tables(tables.get("data", {}), tables["sde"], model_table)
     net = models.build(net_config)
-    layout = torch.contiguous_format if args.variant == "eager" else torch.channels_last
     net = net.to(device).to(memory_format=layout).train(args.mode == "train")
     parameters = sum(p.numel() for p in net.parameters())
     size = (args.batch, net_config.num_channels, net_config.image_size, net_config.image_size)
     x0 = torch.rand(size, device=device).contiguous(memory_format=layout)
     objective = Objective(tables, net, device)
-    compiled = args.variant == "compile"
 
     def precision():
         if args.precision == "bf16":
@@ -337,9 +387,16 @@ def run(args):
             stepper = TensorwiseAdam(trainable, optim, rate)
         else:
             stepper = ForeachAdam(trainable, optim, rate, form)
-        loss_of = torch.compile(objective, mode=args.compile_mode) if compiled else objective
+
+        def loss_of(*drawn):
+            return objective(*drawn)
+
+        if compiled:
+            loss_of = torch.compile(loss_of, mode=args.compile_mode)
 
         def step():
+            if compiled and device.type == "cuda":
+                torch.compiler.cudagraph_mark_step_begin()
             with precision():
                 loss = loss_of(*objective.draw(x0))
             loss.backward()
@@ -351,11 +408,15 @@ def run(args):
         with torch.no_grad():
             x, _, labels, _, _ = objective.draw(x0)
         net.requires_grad_(False)
+        if device.type == "cuda" and args.precision == "bf16":
+            store_low(net)
         forward = torch.compile(net, mode=args.compile_mode) if compiled else net
         if args.trace != "off":
             forward = freeze(net, args, x, labels)
 
         def step():
+            if compiled and device.type == "cuda":
+                torch.compiler.cudagraph_mark_step_begin()
             with torch.inference_mode(not compiled), torch.set_grad_enabled(False), precision():
                 return forward(x, labels)
 
@@ -363,12 +424,13 @@ def run(args):
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    def timed():
+    def timed(group=1):
         sync()
         start, cpu = time.perf_counter(), time.process_time()
-        result = step()
+        for _ in range(group):
+            result = step()
         sync()
-        return time.perf_counter() - start, time.process_time() - cpu, result
+        return (time.perf_counter() - start) / group, (time.process_time() - cpu) / group, result
 
     warmup = args.warmup
     if warmup is None:
@@ -378,7 +440,9 @@ def run(args):
         torch.cuda.reset_peak_memory_stats()
     times, cpu_times = [], []
     for _ in range(args.steps):
-        seconds, cpu, result = timed()
+        if args.seconds > 0 and len(times) >= 3 and sum(times) * args.group >= args.seconds:
+            break
+        seconds, cpu, result = timed(args.group)
         times.append(seconds)
         cpu_times.append(cpu)
     value = float(result.float().mean())
@@ -404,13 +468,17 @@ def run(args):
         "threads": args.threads if device.type == "cpu" else None,
         "precision": args.precision,
         "variant": args.variant,
+        "compile_mode": args.compile_mode if compiled else None,
+        "fir": fir.FORM,
+        "tf32": device.type == "cuda" and not args.no_tf32,
         "optimizer": form,
         "matmul": "onednn" if layers.ONEDNN_MATMUL else "blas",
         "trace": args.trace if args.mode == "forward" else None,
         "flush_denormal": flush and not args.keep_denormals,
         "allocator_tuned": bool(os.environ.get("BENCH_TORCH_TUNED")),
         "batch": args.batch,
-        "steps": args.steps,
+        "steps": len(times),
+        "group": args.group,
         "warmup_seconds": warm,
         "seconds": times,
         "cpu_seconds": cpu_times,
@@ -419,11 +487,12 @@ def run(args):
         "best_images_per_second": args.batch / min(times),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak_cuda_mib": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
+        "reserved_cuda_mib": torch.cuda.max_memory_reserved() / 2**20 if device.type == "cuda" else None,
         "result": value,
     }
 
 
-def main():
+def parser():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument(
         "--config", default="cifar10_ncsnpp_continuous", help="name, TOML or JSON file, or JSON text"
@@ -433,7 +502,9 @@ def main():
     p.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    p.add_argument("--steps", type=int, default=3, help="timed steps")
+    p.add_argument("--steps", type=int, default=3, help="timings")
+    p.add_argument("--group", type=int, default=1, help="steps in each timing")
+    p.add_argument("--seconds", type=float, default=0, help="no more timings after so long, but three; 0: all")
     p.add_argument(
         "--warmup", type=int, help="steps before them (default: 10 on CUDA, 3 when compiled, else 1)"
     )
@@ -448,7 +519,9 @@ def main():
     )
     p.add_argument("--trace", choices=("off", "freeze", "optimize"), default="off", help="forward: torch.jit")
     p.add_argument(
-        "--fir", choices=("adjoint", "depthwise", "separable", "slices", "pooling"), help="see fir.py"
+        "--fir",
+        choices=("adjoint", "depthwise", "separable", "slices", "pooling"),
+        help="see fir.py; default: adjoint, on GPUs the fastest of all",
     )
     p.add_argument("--dropout-form", choices=("bits", "torch"))
     p.add_argument("--matmul", choices=("blas", "onednn"), help="default: oneDNN if the BLAS is a slow one")
@@ -456,7 +529,11 @@ def main():
     p.add_argument("--plain-allocator", action="store_true", help="glibc's allocator as it is")
     p.add_argument("--no-tf32", action="store_true")
     p.add_argument("--profile", action="store_true", help="print one more step's operator table")
-    args = p.parse_args()
+    return p
+
+
+def main():
+    args = parser().parse_args()
     if args.device == "cpu" and not args.plain_allocator:
         tune_allocator(sys.argv)
     result = run(args)
