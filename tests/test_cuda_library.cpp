@@ -102,6 +102,7 @@ TEST_F(CudaLibrary, ForwardConvolutions) {
   struct Epilogue {
     bool bias, residual;
     double scale;
+    bool scaled_bias = false;  // given by the caller
   };
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const ConvShape& s : convolutions()) {
@@ -111,14 +112,25 @@ TEST_F(CudaLibrary, ForwardConvolutions) {
                  b = values({s.k}, DType::f32), r = values({s.n, s.oh, s.ow, s.k}, dtype);
       for (const Epilogue e :
            {Epilogue{false, false, 1.0}, Epilogue{false, false, 0.7}, Epilogue{true, false, 1.0},
-            Epilogue{true, true, 0.7}, Epilogue{true, false, 0.7}, Epilogue{false, true, 0.7}}) {
+            Epilogue{true, true, 0.7}, Epilogue{true, false, 0.7}, Epilogue{false, true, 0.7},
+            Epilogue{true, true, 0.7, true}}) {
         const Pair y = outputs({s.n, s.oh, s.ow, s.k}, dtype);
+        std::vector<double> scaled = b.cpu.to_host_f64();
+        for (double& value : scaled) value *= e.scale;
+        const Tensor low_bias = tensor_of(gpu(), scaled, {s.k}, DType::bf16);
         const auto on = [&](Tensor Pair::*device, Context& context) {
           Tensor out = y.*device;
-          run(Conv2d{read(x.*device), s.c2 ? read(x2.*device) : ConstBuffer{}, read(w.*device),
-                     e.bias ? read(b.*device) : ConstBuffer{}, e.residual ? read(r.*device) : ConstBuffer{},
-                     out.buffer(), s, e.scale, 0},
-              context);
+          Conv2d op{read(x.*device),
+                    s.c2 ? read(x2.*device) : ConstBuffer{},
+                    read(w.*device),
+                    e.bias ? read(b.*device) : ConstBuffer{},
+                    e.residual ? read(r.*device) : ConstBuffer{},
+                    out.buffer(),
+                    s,
+                    e.scale,
+                    0};
+          if (e.scaled_bias && !context.is_cpu()) op.scaled_bias = low_bias.buffer();
+          run(op, context);
         };
         on(&Pair::gpu, gpu());
         on(&Pair::cpu, cpu());
@@ -333,7 +345,8 @@ Conv2d pretended_conv(const ConvShape& shape, DType dtype, double scale) {
           .y = pretended<Buffer>(dtype),
           .shape = shape,
           .scale = scale,
-          .weight_version = 0};
+          .weight_version = 0,
+          .scaled_bias = {}};
 }
 
 using Launches = std::map<std::string, std::int64_t>;
@@ -345,10 +358,15 @@ TEST(CudaLaunches, OfConvolutions) {
   EXPECT_EQ(launches_of(op), (Launches{{"conv forward", 1}}));
   op.bias = pretended(DType::f32), op.residual = pretended(DType::bf16);
   EXPECT_EQ(launches_of(op), (Launches{{"scaled bias", 1}, {"conv forward", 1}}));
+  op.scaled_bias = pretended(DType::bf16);
+  EXPECT_EQ(launches_of(op), (Launches{{"conv forward", 1}}));
+  op.scaled_bias = {};
   op.scale = 1.0, op.bias = pretended(DType::bf16);
   EXPECT_EQ(launches_of(op), (Launches{{"conv forward", 1}}));
   op.residual = {};
   EXPECT_EQ(launches_of(op), (Launches{{"conv forward", 1}}));
+  op.scale = 0.5, op.bias = pretended(DType::f32);  // no engine scales a bias without a residual
+  EXPECT_EQ(launches_of(op), (Launches{{"conv forward", 1}, {"add bias and residual", 1}}));
   op = pretended_conv(wide, DType::f32, 1.0);
   op.bias = pretended(DType::f32);
   EXPECT_EQ(launches_of(op), (Launches{{"conv forward", 1}}));

@@ -65,13 +65,20 @@ void forward_by_plan(const Conv2d& op, CudaContext& device) {
   graph.bias = op.bias && (op.residual || op.scale == 1.0);
   graph.residual = graph.bias && op.residual;
   cudnn::ConvOperands operands{op.x.data, op.weight.data, op.y.data};
-  const ReadyBias bias = ready_bias(op, op.x.dtype, device);
-  if (graph.bias) operands.bias = bias.buffer().data;
-  if (graph.residual) operands.residual = op.residual.data;
-  device.part<cudnn::ConvPlans>().execute(
-      "conv forward", bytes_moved(s, op.x.dtype, op.weight.dtype, op.y.dtype, graph.residual ? 2 : 1), graph,
-      operands);
-  if (!graph.bias && (op.bias || op.residual))
+  const auto execute = [&] {
+    const int images_like_y = graph.residual ? 2 : 1;
+    device.part<cudnn::ConvPlans>().execute(
+        "conv forward", bytes_moved(s, op.x.dtype, op.weight.dtype, op.y.dtype, images_like_y), graph,
+        operands);
+  };
+  if (graph.bias) {
+    const ReadyBias bias = ready_bias(op, op.x.dtype, device);
+    operands.bias = bias.buffer().data;
+    if (graph.residual) operands.residual = op.residual.data;
+    return execute();
+  }
+  execute();
+  if (op.bias || op.residual)
     add_epilogue({op.bias, op.residual, op.y, output_pixels(s), s.k, s.k, op.scale}, device);
 }
 
@@ -143,6 +150,7 @@ void Conv2d::cuda(Context& context) const {
   check_types("conv2d", x.dtype, weight.dtype, bool(x2), shape);
   check(!residual || residual.dtype == y.dtype, "conv2d: residual ", residual.dtype, " for an output ",
         y.dtype);
+  check(!scaled_bias || bias, "conv2d: a scaled bias goes with a bias");
   if (output_pixels(shape) * shape.k == 0) return;
   if (is_product(shape)) return forward_by_product(*this, device);
   y.dtype == x.dtype ? forward_by_plan(*this, device) : convolve_directly(*this, device);
