@@ -12,6 +12,7 @@
 #endif
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <string>
 #include <type_traits>
@@ -89,14 +90,15 @@ __device__ inline Pack<T> load16(const T* p) {
 #ifdef SGM_EMULATE_CUDA
   emulator::check_aligned(p, 16);
 #endif
-  return *reinterpret_cast<const Pack<T>*>(p);
+  return std::bit_cast<Pack<T>>(*reinterpret_cast<const uint4*>(p));
 }
 template <class T>
 __device__ inline void store16(T* p, const Pack<T>& pack) {
 #ifdef SGM_EMULATE_CUDA
   emulator::check_aligned(p, 16);
 #endif
-  *reinterpret_cast<Pack<T>*>(p) = pack;
+  // A plain assignment is sometimes split into stores of single elements.
+  __stwb(reinterpret_cast<uint4*>(p), std::bit_cast<uint4>(pack));
 }
 
 /// Whether every one of these addresses and row lengths (in elements) allows 16-byte accesses.
