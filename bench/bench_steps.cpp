@@ -1,5 +1,6 @@
 // Times a whole training step, or an evaluation of the network, of a configuration on random images.
-//   bench_steps CONFIG.toml --mode train|forward --batch N --precision f32|bf16 [--device cuda] [--json FILE]
+//   bench_steps CONFIG.toml --mode train|forward --batch N --precision f32|tf32|bf16 [--device cuda] [--json
+//   FILE]
 // A timing is of --group steps, after which the device is waited for, as training does now and then.
 
 #include <CLI/CLI.hpp>
@@ -12,6 +13,7 @@
 #include "bench/timing.h"
 #include "sgm/core/captured_step.h"
 #include "sgm/core/error.h"
+#include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
 #include "sgm/score/score_model.h"
 #include "sgm/tensor/math.h"
@@ -66,8 +68,8 @@ Timing time_training(const Config& config, Context& context, const Options& o) {
 Timing time_forward(const Config& config, Context& context, const Options& o) {
   const auto network = create_network(config, context);
   const auto sde = create_sde(config.sde);
-  const ScoreFn score = score_function(*network, *sde, config.training.continuous,
-                                       o.precision == "bf16" ? DType::bf16 : DType::f32);
+  const ScoreFn score =
+      score_function(*network, *sde, config.training.continuous, use_precision(context, o.precision));
   const int size = config.data.image_size;
   const Tensor x = normal(context, {o.batch, size, size, config.data.num_channels}, NoiseKey{.seed = 3});
   const auto evaluate = [&] {
@@ -116,7 +118,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Times training steps or network evaluations"};
   app.add_option("config", o.config)->required();
   app.add_option("--mode", o.mode)->check(CLI::IsMember({"train", "forward"}));
-  app.add_option("--precision", o.precision)->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--precision", o.precision)->check(CLI::IsMember({"f32", "tf32", "bf16"}));
   app.add_option("--batch", o.batch)->check(CLI::PositiveNumber);
   app.add_option("--steps", o.steps, "Timings")->check(CLI::PositiveNumber);
   app.add_option("--seconds", o.seconds, "No more timings after so long, but three at least; 0: all");

@@ -17,7 +17,8 @@ find_libraries() {
   local library folder wheels
   wheels=$("$python" -c 'import glob, site
 print(*(f for s in site.getsitepackages() for f in glob.glob(s + "/nvidia/*/lib")))' 2>/dev/null)
-  for library in $(native ldd "$build"/sgm "$build"/tests/test_* 2>/dev/null | awk '/not found/ { print $1 }' | sort -u); do
+  for library in $(native ldd "$build"/sgm "$build"/tests/test_* 2>/dev/null |
+    awk '/not found/ { print $1 }' | sort -u); do
     # shellcheck disable=SC2086
     for folder in /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib $wheels; do
       [ ! -e "$folder/$library" ] || { libraries=$libraries:$folder && continue 2; }
@@ -65,8 +66,9 @@ json_text() {
 # Two minutes of training end as a user ends it, by Ctrl-C.
 check_training() {
   export XDG_CACHE_HOME=$work/cache-of-tests
-  part training 160 timeout --preserve-status -s INT "${GPU_CHECK_TRAINING:-120}" env LD_LIBRARY_PATH="$libraries" "$build/sgm" train \
-    configs/emoji32.toml --device cuda --workdir "$work/run" --set training.precision=bf16 \
+  part training 160 timeout --preserve-status -s INT "${GPU_CHECK_TRAINING:-120}" \
+    env LD_LIBRARY_PATH="$libraries" "$build/sgm" train configs/emoji32.toml --device cuda --workdir "$work/run" \
+    --set training.precision=bf16 \
     --set training.n_iters=1000000 --set training.snapshot_sampling=false --set optim.warmup=500 \
     --set model.ema_rate=0.999
   part sampling 60 env LD_LIBRARY_PATH="$libraries" "$build/sgm" sample "$work/run" --device cuda --n 64 --seed 1 \
@@ -130,7 +132,8 @@ run_alone() {
       limit=$(least 20 $((until - SECONDS)))
       [ "$limit" -ge 3 ] || break
       log=$work/tests/alone.${test//\//.}.log
-      native timeout -k 5 "$limit" "$build/tests/$program" --gtest_color=no "--gtest_filter=$test" >"$log" 2>&1 </dev/null
+      native timeout -k 5 "$limit" "$build/tests/$program" --gtest_color=no "--gtest_filter=$test" \
+        >"$log" 2>&1 </dev/null
       printf '%s\t%s\n' "$program $test" "$(test_results "$log" | head -n 1 | cut -f 2)" >>"$work/tests/alone"
     done
 }
@@ -142,21 +145,22 @@ check_tests() {
   [ $slots -ge 1 ] || slots=1
   [ $slots -le 4 ] || slots=4
   # Those of the GPU first: they are what the machine is for.
-  for program in $(ls -d "$build"/tests/test_* | awk '{ print (/test_(cu|dev|direct|kern|op|samp|train)/ ? 0 : 1), $0 }' | sort |
-    cut -d ' ' -f 2); do
+  for program in $(printf '%s\n' "$build"/tests/test_* |
+    awk '{ print (/test_(cu|dev|direct|kern|op|samp|train)/ ? 0 : 1), $0 }' | sort | cut -d ' ' -f 2); do
     [ -f "$program" ] && [ -x "$program" ] || continue
     while [ "$(jobs -rp | wc -l)" -ge $slots ]; do wait -n; done
     run_program "$program" &
   done
   wait
   for cli in gpu gpu_run; do
-    case $(native timeout -k 10 "$(least 60 "$(($(left) + 1))")" tests/test_cli.sh "$build/sgm" $cli >"$work/tests/cli_$cli.1.log" 2>&1; echo $?) in
+    native timeout -k 10 60 tests/test_cli.sh "$build/sgm" $cli >"$work/tests/cli_$cli.1.log" 2>&1
+    case $? in
       0) printf 'Cli.%s\tpassed\n' $cli ;;
       77) printf 'Cli.%s\tskipped\n' $cli ;;
       *) printf 'Cli.%s\tfailed\n' $cli ;;
     esac
   done >"$work/tests/test_cli.results"
-  until=$((SECONDS + 60))
+  until=$((SECONDS + $(least 60 "$(left)")))
   run_alone
 }
 
@@ -164,7 +168,8 @@ check_tests() {
 rows() {
   local config=ve_cifar10_ncsnpp_continuous mode batch precision
   for batch in 128 8; do
-    for precision in bf16 f32; do
+    for precision in bf16 tf32 f32; do
+      [ "$batch$precision" != 8tf32 ] || continue
       for mode in train forward; do echo $config $mode $batch $precision; done
     done
   done
@@ -179,9 +184,9 @@ group_of() { [ "$1" -ge 64 ] && echo 5 || echo 20; }
 # time_row CONFIG MODE BATCH PRECISION [OPTION]: one run of bench_steps.
 time_row() {
   local name=sgm-$1-$2-b$3-$4${5:-}
-  part "$name" 60 env LD_LIBRARY_PATH="$libraries" "$build/bench/bench_steps" "configs/$1.toml" --mode "$2" --batch "$3" \
-    --precision "$4" ${5:+"$5"} --device cuda --warmup 5 --steps 20 --seconds 3 --group "$(group_of "$3")" \
-    --json "$work/rows/$name.json"
+  part "$name" 60 env LD_LIBRARY_PATH="$libraries" "$build/bench/bench_steps" "configs/$1.toml" --mode "$2" \
+    --batch "$3" --precision "$4" ${5:+"$5"} --device cuda --warmup 5 --steps 20 --seconds 3 \
+    --group "$(group_of "$3")" --json "$work/rows/$name.json"
   [ -s "$work/rows/$name.json" ] ||
     printf '{"error": %s}\n' "$(tail -n 1 "$work/log/$name" | json_text)" >"$work/rows/$name.json"
 }
@@ -206,15 +211,19 @@ time_without_graphs() {
   done <"$work/sgm.rows"
 }
 
-# Rows of bench_rows.py. The f32 ones do not round to TF32, as this program does not.
+# Rows of bench_rows.py. What is tf32 here is an option of f32 there.
 pytorch_rows() {
-  local variant config mode batch precision
+  local variant config mode batch precision options
   for variant in "$@"; do
     rows | while read -r config mode batch precision; do
       # Layouts hardly differ where the launches take the time.
       [ "$variant" != channels_last ] || [ "$batch" -ge 64 ] || continue
+      case $precision in
+        tf32) options="--precision f32" ;;
+        *) options="--precision $precision --no-tf32" ;;
+      esac
       echo "torch-$config-$mode-b$batch-$precision-$variant --config configs/$config.toml --mode $mode --batch $batch" \
-        "--precision $precision --variant $variant --compile-mode reduce-overhead --no-tf32 --device cuda --steps 20" \
+        "$options --variant $variant --compile-mode reduce-overhead --device cuda --steps 20" \
         "--group $(group_of "$batch")"
     done
   done
@@ -231,7 +240,8 @@ check_pytorch() {
   mkdir -p "$work/warm"
   compiler_caches
   pytorch_rows compile | head -n 2 >"$work/warm.rows"
-  input=$work/warm.rows part pytorch-compilation 170 "$python" bench/torch/bench_rows.py "$work/warm" --steps 1 --warmup 2
+  input=$work/warm.rows part pytorch-compilation 170 "$python" bench/torch/bench_rows.py "$work/warm" --steps 1 \
+    --warmup 2
 }
 
 compiler_caches() { export TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$work/triton; }
@@ -258,16 +268,17 @@ time_profile() {
   for mode in train forward; do
     part "profile-$mode" 40 env LD_LIBRARY_PATH="$libraries" "$build/sgm" profile "${profile_options[@]}" --mode $mode \
       --device cuda
-    part "counts-$mode" 40 env LD_LIBRARY_PATH="$libraries" "$build/sgm" profile "${profile_options[@]}" --mode $mode --count
+    part "counts-$mode" 40 env LD_LIBRARY_PATH="$libraries" "$build/sgm" profile "${profile_options[@]}" --mode $mode \
+      --count
   done
 }
 
 # The time of every kernel of a training step, where Nsight Compute may read it. The clocks are left as they are.
 time_kernels() {
   command -v ncu >/dev/null || return 0
-  part kernels 100 env LD_LIBRARY_PATH="$libraries" ncu --clock-control none --profile-from-start off --csv --print-units base \
-    --metrics gpu__time_duration.sum "$build/sgm" profile "${profile_options[@]}" --device cuda --steps 1 --no-graph ||
-    return 0
+  part kernels 100 env LD_LIBRARY_PATH="$libraries" ncu --clock-control none --profile-from-start off --csv \
+    --print-units base --metrics gpu__time_duration.sum \
+    "$build/sgm" profile "${profile_options[@]}" --device cuda --steps 1 --no-graph || return 0
   awk -F '","' '/gpu__time_duration/ {
     gsub(/[",]/, "", $NF)
     if (!($5 in ns)) names[++n] = $5

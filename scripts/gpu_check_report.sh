@@ -2,7 +2,9 @@
 # What gpu_check.sh, which sources this, writes at its end.
 
 # count_of DEVICE RESULT: of the tests of the GPU or of all.
-count_of() { awk -F '\t' -v gpu="$1" -v result="$2" '($3 == gpu || gpu == "all") && $4 == result' "$work/results.tsv" | wc -l; }
+count_of() {
+  awk -F '\t' -v gpu="$1" -v result="$2" '(gpu == "all" || $3 == gpu) && $4 == result' "$work/results.tsv" | wc -l
+}
 
 # number FILE KEY: the number under a key of a JSON file with one key a line; nothing where there is none.
 number() { [ ! -f "$1" ] || sed -n "s/^ *\"$2\": \\(-\\{0,1\\}[0-9][0-9.e+-]*\\),\\{0,1\\}\$/\\1/p" "$1" | head -n 1; }
@@ -129,5 +131,6 @@ summary() {
 }
 
 all_tests_passed() {
-  [ "$(count_of gpu passed)" -gt 0 ] && ! awk -F '\t' '$4 != "passed" && $4 != "skipped"' "$work/results.tsv" | grep -q .
+  [ "$(count_of gpu passed)" -gt 0 ] &&
+    ! awk -F '\t' '$4 != "passed" && $4 != "skipped"' "$work/results.tsv" | grep -q .
 }

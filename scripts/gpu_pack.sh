@@ -21,7 +21,8 @@ limit=$((60 << 20))
 
 [ -x "$build/sgm" ] || die "$build holds no sgm; build it first"
 doctor=$("$build/sgm" doctor)
-! grep -q '^cuda: .*no CUDA backend' <<<"$doctor" || die "$build/sgm has no CUDA backend; see what configuring it printed"
+! grep -q '^cuda: .*no CUDA backend' <<<"$doctor" ||
+  die "$build/sgm has no CUDA backend; see what configuring it printed"
 [ -n "${GPU_PACK_NATIVE:-}" ] || ! grep -q 'tuned for the machine' <<<"$doctor" ||
   die "$build is tuned for this machine's processor and may not run on another; configure with -DSGM_NATIVE=OFF"
 
