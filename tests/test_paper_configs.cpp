@@ -103,5 +103,29 @@ TEST(PaperConfigs, HoldThePublishedSettings) {
   }
 }
 
+TEST(PaperConfigs, HoldTheSettingsOf256Pixels) {
+  const Config c = load_config(std::filesystem::path(kConfigs) / "ve_ffhq_256_ncsnpp_continuous.toml");
+  EXPECT_EQ(summary_of(c),
+            "vesde continuous reverse_diffusion langevin 2400001 ncsnpp 2 fir input_skip fourier");
+  EXPECT_EQ(c.model.progressive, "output_skip");
+  EXPECT_EQ(c.model.progressive_combine, "sum");
+  EXPECT_EQ(c.model.nf, 128);
+  EXPECT_EQ(c.model.ch_mult, (std::vector<int>{1, 1, 2, 2, 2, 2, 2}));
+  EXPECT_EQ(c.model.attn_resolutions, std::vector<int>{16});
+  EXPECT_EQ(c.model.dropout, 0.0);
+  EXPECT_EQ(c.model.ema_rate, 0.999);
+  EXPECT_TRUE(c.model.scale_by_sigma && c.model.skip_rescale && !c.data.centered && !c.training.reduce_mean);
+  EXPECT_EQ(c.data.image_size, 256);
+  EXPECT_EQ(c.sde.sigma_min, 0.01);
+  EXPECT_EQ(c.sde.sigma_max, 348.0);
+  EXPECT_EQ(c.sde.num_scales, 2000);
+  EXPECT_EQ(c.training.batch_size, 64);
+  EXPECT_EQ(c.optim.lr, 2e-4);
+  EXPECT_EQ(c.optim.warmup, 5000);
+  EXPECT_EQ(c.optim.grad_clip, 1.0);
+  EXPECT_EQ(c.sampling.snr, 0.075);
+  EXPECT_EQ(c.sampling.n_steps_each, 1);
+}
+
 }  // namespace
 }  // namespace sgm

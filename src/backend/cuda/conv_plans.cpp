@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/cuda/workspace.h"
 #include "backend/scratch.h"
 
 namespace sgm::cudnn {
@@ -54,7 +55,7 @@ Candidates candidates(const Target& target, const ConvGraph& graph, bool compile
     for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
       if (!result.plans.empty()) return;
       for (const Descriptor& proposal : proposals(target, description, mode, what, &result.why_none)) {
-        if (compiles_at_run_time(proposal) != compiled) continue;
+        if (compiles_at_run_time(engine_of(proposal)) != compiled) continue;
         if (auto plan = admitted(target, graph, proposal, what, result.why_none))
           result.plans.push_back(std::move(*plan));
       }
@@ -89,7 +90,7 @@ void ConvPlans::execute(const char* kernel, std::int64_t bytes, const ConvGraph&
           graph.text(), " must be aligned to ", ConvGraph::kAlignment, " bytes");
   start();
   if (!entry.plan || (!entry.settled && !device_.is_capturing())) choose(entry, operands);
-  const Scratch workspace(device_, entry.plan->workspace());
+  const Scratch workspace(device_, workspace_size(entry.plan->workspace()));
   launch(*entry.plan, operands, workspace.data());
 }
 
@@ -135,7 +136,7 @@ std::optional<Plan> ConvPlans::remembered(const ConvGraph& graph, const std::str
 std::size_t ConvPlans::fastest(const Candidates& found, const ConvOperands& operands) const {
   std::size_t most = 0, best = found.plans.size();
   for (const Plan& plan : found.plans) most = std::max(most, plan.workspace());
-  const Scratch workspace(device_, most);
+  const Scratch workspace(device_, workspace_size(most));
   const cudaStream_t stream = device_.stream();
   Event begin, end;
   const auto run = [&](const Plan& plan, int times) {

@@ -41,12 +41,6 @@ EngineChoice choice_of(const Descriptor& config, const Descriptor& engine) {
   return choice;
 }
 
-Descriptor engine_of(const Descriptor& config) {
-  auto engines = config.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1);
-  check(engines.size() == 1, "cudnn: a configuration without an engine");
-  return std::move(engines[0]);
-}
-
 Descriptor config_of(const Target& target, const Descriptor& graph, const EngineChoice& choice,
                      const std::string& what) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR, what);
@@ -223,8 +217,13 @@ std::vector<Descriptor> proposals(const Target& target, const Descriptor& graph,
   return heuristics.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, kMost);
 }
 
-bool compiles_at_run_time(const Descriptor& engine_config) {
-  const Descriptor engine = engine_of(engine_config);
+Descriptor engine_of(const Descriptor& engine_config) {
+  auto engines = engine_config.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1);
+  check(engines.size() == 1, "cudnn: a configuration without an engine");
+  return std::move(engines[0]);
+}
+
+bool compiles_at_run_time(const Descriptor& engine) {
   const auto notes =
       engine.get<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
   return std::find(notes.begin(), notes.end(), CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes.end();

@@ -162,7 +162,10 @@ class Plan {
 std::vector<Descriptor> proposals(const Target& target, const Descriptor& graph, cudnnBackendHeurMode_t mode,
                                   const std::string& what, std::string* why_none);
 
-/// Whether the code of a configuration's engine is compiled when its plan is finalized.
-bool compiles_at_run_time(const Descriptor& engine_config);
+/// The engine of a configuration.
+Descriptor engine_of(const Descriptor& engine_config);
+
+/// Whether an engine's code is compiled when a plan with it is finalized.
+bool compiles_at_run_time(const Descriptor& engine);
 
 }  // namespace sgm::cudnn

@@ -10,6 +10,7 @@
 #include <optional>
 #include <sstream>
 
+#include "backend/cuda/workspace.h"
 #include "backend/scratch.h"
 #include "kernels/direct_conv.h"
 
@@ -196,7 +197,7 @@ bool CublasLt::execute(const Product& p) {
     require(cublasLtMatmulDescSetAttribute(call.operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                                            &p.bias.data, sizeof p.bias.data),
             "bias pointer", p);
-  const Scratch workspace(device_, call.workspace);
+  const Scratch workspace(device_, workspace_size(call.workspace));
   const float alpha = static_cast<float>(p.alpha), beta = p.c ? static_cast<float>(p.beta) : 0.0f;
   require(cublasLtMatmul(handle_, call.operation.get(), &alpha, p.b.data, call.a.get(), p.a.data,
                          call.b.get(), &beta, p.c ? p.c.data : p.d.data, call.c.get(), p.d.data, call.d.get(),
