@@ -1,4 +1,4 @@
-# Finds what the CUDA backend needs: nvcc, cudart, cuBLASLt, cuDNN 9. Leaves SGM_CUDA_MISSING empty where all of it is
+# Finds what the CUDA backend needs: nvcc, cudart, cuBLASLt, cuDNN 9.8. Leaves SGM_CUDA_MISSING empty where all of it is
 # there, else saying what is not.
 
 # cuDNN comes from apt (/usr), an archive unpacked over or beside the toolkit, or pip's nvidia-cudnn wheel.
@@ -27,9 +27,10 @@ else()
     if(NOT SGM_CUDNN_INCLUDE_DIR OR NOT SGM_CUDNN_LIBRARY)
       set(SGM_CUDA_MISSING "no cuDNN 9 (set CUDNN_ROOT to the folder that holds its include and lib)")
     else()
-      file(STRINGS ${SGM_CUDNN_INCLUDE_DIR}/cudnn_version.h version REGEX "#define CUDNN_MAJOR 9")
-      if(NOT version)
-        set(SGM_CUDA_MISSING "cuDNN in ${SGM_CUDNN_INCLUDE_DIR} is not version 9")
+      file(STRINGS ${SGM_CUDNN_INCLUDE_DIR}/cudnn_version.h version REGEX "#define CUDNN_(MAJOR|MINOR)")
+      string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*" "\\1.\\2" version "${version}")
+      if(version VERSION_LESS 9.8 OR version VERSION_GREATER_EQUAL 10)
+        set(SGM_CUDA_MISSING "cuDNN in ${SGM_CUDNN_INCLUDE_DIR} is ${version}, not 9.8 or a later 9")
       endif()
     endif()
   endif()
