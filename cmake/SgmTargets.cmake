@@ -29,6 +29,8 @@ function(sgm_test name)
   target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(${name} PRIVATE SGM_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}/golden"
                                              SGM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_precompile_headers(${name} REUSE_FROM test_headers)
+  target_compile_options(${name} PRIVATE -O1)  # as test_headers: tests are compiled more often than they compute
   # Threads that wait for others must not spin: the machine may be busy with other tests.
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endfunction()

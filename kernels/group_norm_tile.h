@@ -2,7 +2,7 @@
 // What the kernels of the group normalisation share: how blocks lie over a batch, sums over pixels, dropout,
 // activations. For kernel sources only.
 
-#include "kernels/device.h"
+#include "kernels/last_block.h"
 
 #include <numeric>
 
@@ -251,18 +251,9 @@ __device__ inline float sum_of_group(const float* of_channel, int channel, int p
 template <class Finish>
 __device__ inline void finish_last(unsigned* counters, std::int64_t ids, std::int64_t id, unsigned blocks,
                                    Finish&& finish) {
-  __shared__ bool last;
   const std::int64_t used = ids < Arrivals::kCount ? ids : Arrivals::kCount, counter = id % used;
   const unsigned sharing = static_cast<unsigned>((ids - counter + used - 1) / used);
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(counters + counter, 1u) == blocks * sharing - 1;
-    if (last) counters[counter] = 0;
-  }
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
+  if (!is_last_block(counters + counter, blocks * sharing)) return;
   for (std::int64_t i = counter; i < ids; i += used) finish(i);
 }
 

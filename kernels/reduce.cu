@@ -2,6 +2,7 @@
 // chunks.
 
 #include "kernels/elementwise.h"
+#include "kernels/last_block.h"
 #include "kernels/span.h"
 
 #include <algorithm>
@@ -49,20 +50,6 @@ __device__ void add_lines(A (&sum)[W], A (*shared)[kThreads], int lanes) {
   }
   __syncthreads();
   for (int w = 0; w < W; ++w) sum[w] = shared[w][thread];
-}
-
-/// Whether this block is the last of `blocks` to get here; what all of them wrote before is then visible.
-__device__ inline bool is_last_block(unsigned* counter, unsigned blocks) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(counter, 1u) == blocks - 1;
-    if (last) *counter = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return last;
 }
 
 template <class A, int W>

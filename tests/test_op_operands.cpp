@@ -67,7 +67,7 @@ TEST_F(OpOperands, ConvolutionsNameShapesAndTypesThatDoNotFit) {
 TEST_F(OpOperands, NormsNameGroupsShapesAndRatesThatDoNotFit) {
   const Var x = var({1, 2, 2, 6}), c = var({6});
   const auto norm = [&](const Var& gamma, int groups, double dropout = 0.0, const Var& shift = {}) {
-    group_norm(x, gamma, c, {groups, 1e-6, Activation::none, dropout, {}}, shift);
+    group_norm(x, gamma, c, {groups, 1e-6, Activation::none, dropout, {}}, {shift});
   };
   expect_error({"group_norm", "4 groups"}, [&] { norm(c, 4); });
   expect_error({"group_norm", "0 groups"}, [&] { norm(c, 0); });
