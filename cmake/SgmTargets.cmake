@@ -21,6 +21,13 @@ function(sgm_compile_options target)
   endif()
 endfunction()
 
+# For sources that are compiled more often than they compute: tests, the command line.
+if(SGM_SANITIZE)
+  set(SGM_QUICK_COMPILE -O0)
+else()
+  set(SGM_QUICK_COMPILE -O1)
+endif()
+
 # sgm_test(name): tests/<name>.cpp, linked with GoogleTest, every TEST registered with ctest.
 function(sgm_test name)
   add_executable(${name} ${name}.cpp)
@@ -30,7 +37,7 @@ function(sgm_test name)
   target_compile_definitions(${name} PRIVATE SGM_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}/golden"
                                              SGM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_precompile_headers(${name} REUSE_FROM test_headers)
-  target_compile_options(${name} PRIVATE -O1)  # as test_headers: tests are compiled more often than they compute
+  target_compile_options(${name} PRIVATE ${SGM_QUICK_COMPILE})
   # Threads that wait for others must not spin: the machine may be busy with other tests.
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endfunction()

@@ -138,6 +138,15 @@ __global__ void __launch_bounds__(kThreads) langevin_step_kernel(LangevinStepSiz
   }
 }
 
+/// One thread for each four pixels.
+__global__ void __launch_bounds__(kThreads) to_bytes_kernel(ToBytes op, bool packed) {
+  const std::int64_t i = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * 4;
+  if (i >= op.n) return;
+  float values[4];
+  load_span(static_cast<const float*>(op.x.data) + i, op.n - i, packed, values);
+  for (int k = 0; k < 4 && i + k < op.n; ++k) op.y[i + k] = op.of(values[k]);
+}
+
 }  // namespace
 
 void Normal::cuda(Context& context) const {
@@ -177,6 +186,11 @@ void LangevinStepSize::cuda(Context& context) const {
   const std::int64_t bytes = n * 4 * static_cast<std::int64_t>(sizeof(double)) + bytes_of(alpha.per_image, n);
   launch(sgm::cuda(context), {"langevin_step_size", n > 0 ? 1u : 0u, kThreads, bytes}, langevin_step_kernel,
          *this);
+}
+
+void ToBytes::cuda(Context& context) const {
+  launch(sgm::cuda(context), {"to_bytes", blocks_for(n, 4 * kThreads), kThreads, n * 5}, to_bytes_kernel,
+         *this, packs<float>({x.data}, 4));
 }
 
 }  // namespace sgm

@@ -4,6 +4,7 @@
 // of threads changes.
 
 #include "kernels/op.h"
+#include "sgm/core/pixel.h"
 #include "sgm/core/random.h"
 
 namespace sgm {
@@ -112,6 +113,19 @@ struct GatherImages {
   const double* rows;  // [N], whole numbers below n_first + images in second
   double* y;
   std::int64_t n_first, n, per_image;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// y[i] = the byte of factor x[i] + shift.
+struct ToBytes {
+  ConstBuffer x;    // [n], f32
+  std::uint8_t* y;  // [n]
+  std::int64_t n;
+  float factor, shift;
+  PixelRule rule;
+
+  SGM_HD std::uint8_t of(float value) const { return to_byte(fmaf(factor, value, shift), rule); }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

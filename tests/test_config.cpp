@@ -276,7 +276,7 @@ TEST(Validation, RefusesWhatLiesOutsideOfItsRange) {
       {{"training.continuous=false", "model.embedding_type=positional", "sde.name=subvpsde"}, "sub-VP"},
       {{"training.continuous=false", "model.embedding_type=positional", "training.likelihood_weighting=true"},
        "likelihood_weighting"},
-      {{"training.precision=f16"}, "training.precision must be one of f32, bf16"},
+      {{"training.precision=f16"}, "training.precision must be one of f32, tf32, bf16"},
       {{"training.log_freq=0"}, "training.log_freq"},
       {{"training.snapshot_freq=0"}, "training.snapshot_freq"},
       {{"training.keep_checkpoints=-1"}, "training.keep_checkpoints"},

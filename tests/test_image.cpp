@@ -7,6 +7,7 @@
 
 #include "data_samples.h"
 #include "expect_error.h"
+#include "sgm/core/pixel.h"
 #include "sgm/data/image.h"
 #include "temp_folder.h"
 
@@ -198,33 +199,32 @@ TEST(Grid, DefaultsAndOddCases) {
   EXPECT_THROW(make_grid(std::vector<Image>{image, samples::image(5, 3, 3)}), Error);
 }
 
-TEST(ToU8, SamplesAreTruncatedAndPicturesRounded) {
+TEST(Pixels, SamplesAreTruncatedAndPicturesRounded) {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(to_u8(0.5f), 127);
-  EXPECT_EQ(to_u8_rounded(0.5f), 128);
-  EXPECT_EQ(to_u8(254.999f / 255.0f), 254);
-  EXPECT_EQ(to_u8_rounded(254.999f / 255.0f), 255);
-  for (const auto rule : {to_u8, to_u8_rounded}) {
-    EXPECT_EQ(rule(0.0f), 0);
-    EXPECT_EQ(rule(1.0f), 255);
-    EXPECT_EQ(rule(-3.0f), 0);
-    EXPECT_EQ(rule(7.0f), 255);
-    EXPECT_EQ(rule(nan), 0);
-    EXPECT_EQ(rule(infinity), 255);
-    EXPECT_EQ(rule(-infinity), 0);
+  EXPECT_EQ(to_byte(0.5f, PixelRule::truncate), 127);
+  EXPECT_EQ(to_byte(0.5f, PixelRule::round), 128);
+  EXPECT_EQ(to_byte(254.999f / 255.0f, PixelRule::truncate), 254);
+  EXPECT_EQ(to_byte(254.999f / 255.0f, PixelRule::round), 255);
+  for (const PixelRule rule : {PixelRule::truncate, PixelRule::round}) {
+    EXPECT_EQ(to_byte(0.0f, rule), 0);
+    EXPECT_EQ(to_byte(1.0f, rule), 255);
+    EXPECT_EQ(to_byte(-3.0f, rule), 0);
+    EXPECT_EQ(to_byte(7.0f, rule), 255);
+    EXPECT_EQ(to_byte(nan, rule), 0);
+    EXPECT_EQ(to_byte(infinity, rule), 255);
+    EXPECT_EQ(to_byte(-infinity, rule), 0);
   }
-  for (int k = 0; k < 256; ++k) EXPECT_EQ(to_u8_rounded(static_cast<float>(k) / 255.0f), k);
+  for (int k = 0; k < 256; ++k) EXPECT_EQ(to_byte(static_cast<float>(k) / 255.0f, PixelRule::round), k);
 }
 
-TEST(ToU8, BatchesAreCutIntoImages) {
-  const std::vector<float> values{0.0f, 0.25f, 0.5f, 1.0f};
-  const std::vector<Image> images = to_images(values, {2, 1, 2, 1});
+TEST(Pixels, BatchesAreCutIntoImages) {
+  const std::vector<std::uint8_t> pixels{0, 63, 127, 255};
+  const std::vector<Image> images = to_images(pixels, {2, 1, 2, 1});
   ASSERT_EQ(images.size(), 2u);
   EXPECT_EQ(images[1], (Image{1, 2, 1, {127, 255}}));
-  EXPECT_EQ(to_images(values, {2, 1, 2, 1}, to_u8_rounded)[1].pixels[0], 128);
-  EXPECT_THROW(to_images(values, {2, 1, 2, 3}), Error);
-  EXPECT_THROW(to_images(values, {4}), Error);
+  EXPECT_THROW(to_images(pixels, {2, 1, 2, 3}), Error);
+  EXPECT_THROW(to_images(pixels, {4}), Error);
 }
 
 }  // namespace

@@ -58,6 +58,21 @@ TEST_P(SamplingOps, NormalIsTheKeysNoiseBitForBit) {
   }
 }
 
+TEST_P(SamplingOps, PixelsFollowTheirRule) {
+  for (const std::int64_t n : {1, 3, 4, 1021, 3072})
+    for (const PixelRule rule : {PixelRule::truncate, PixelRule::round}) {
+      std::vector<double> values = wave(n, 0.37);
+      values[0] = std::nan("");
+      const Tensor x = tensor(context(), values, {n}, DType::f32);
+      const std::vector<std::uint8_t> bytes = to_bytes(x, 0.55, 0.5, rule);
+      const std::vector<float> stored = x.to_host();
+      ASSERT_EQ(bytes.size(), stored.size());
+      EXPECT_EQ(bytes[0], 0);
+      for (std::size_t i = 1; i < bytes.size(); ++i)
+        EXPECT_EQ(bytes[i], to_byte(std::fma(0.55f, stored[i], 0.5f), rule)) << i;
+    }
+}
+
 TEST_P(SamplingOps, NormalHasTheMomentsOfItsLaw) {
   const std::int64_t n = 1 << 18;
   const std::vector<double> z = normal(context(), {16, n / 16}, kKey, 3.0, DType::f64).to_host_f64();

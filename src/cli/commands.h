@@ -9,6 +9,7 @@
 
 #include "sgm/core/config.h"
 #include "sgm/core/context.h"
+#include "sgm/core/pixel.h"
 #include "sgm/data/image.h"
 #include "sgm/tensor/tensor.h"
 
@@ -42,7 +43,7 @@ struct DeviceOptions {
 void watch_signals();
 bool stop_requested();
 
-/// Samples [N, H, W, C] in data space as bytes; `rule` rounds (image.h).
-std::vector<Image> to_images(const Tensor& samples, bool centered, std::uint8_t (*rule)(float));
+/// Samples [N, H, W, C] in data space as images.
+std::vector<Image> to_images(const Tensor& samples, bool centered, PixelRule rule);
 
 }  // namespace sgm::cli

@@ -9,9 +9,9 @@
 #include <string_view>
 
 #include "cli/commands.h"
-#include "sgm/autograd/ops.h"
 #include "sgm/core/error.h"
 #include "sgm/io/printable.h"
+#include "sgm/tensor/math.h"
 #include "sgm/version.h"
 
 namespace sgm::cli {
@@ -54,9 +54,9 @@ std::unique_ptr<Context> DeviceOptions::open() const {
   return context;
 }
 
-std::vector<Image> to_images(const Tensor& samples, bool centered, std::uint8_t (*rule)(float)) {
-  const Tensor unit = centered ? affine(Var(samples), 0.5, 0.5).value() : samples;
-  return sgm::to_images(unit.to_host(), unit.shape(), rule);
+std::vector<Image> to_images(const Tensor& samples, bool centered, PixelRule rule) {
+  const double factor = centered ? 0.5 : 1.0, shift = centered ? 0.5 : 0.0;
+  return sgm::to_images(to_bytes(samples, factor, shift, rule), samples.shape());
 }
 
 namespace {

@@ -127,7 +127,7 @@ int sample_command(const SampleOptions& options) {
       return kInterrupted;
     }
     for (const std::int64_t count_of_image : result.nfe) nfe += count_of_image;
-    const auto rule = kind == Output::grid ? to_u8_rounded : to_u8;
+    const auto rule = kind == Output::grid ? PixelRule::round : PixelRule::truncate;
     for (Image& image : to_images(result.x, config.data.centered, rule)) images.push_back(std::move(image));
   }
   write_images(options.out, kind, images);

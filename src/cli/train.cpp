@@ -38,7 +38,7 @@ void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, c
   request.progress = [](std::int64_t, std::int64_t) { return !stop_requested(); };
   const SampleResult result = sampler->sample(context, score, request);
   if (!result.complete) return;
-  const Image grid = make_grid(to_images(result.x, config.data.centered, to_u8_rounded));
+  const Image grid = make_grid(to_images(result.x, config.data.centered, PixelRule::round));
   const std::filesystem::path folder = std::filesystem::path(workdir) / "samples";
   std::filesystem::create_directories(folder);
   const std::string digits = std::to_string(trainer.position());

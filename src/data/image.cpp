@@ -173,26 +173,15 @@ Image make_grid(std::span<const Image> images, int columns, int padding) {
   return grid;
 }
 
-// Both rules are written so that NaN fails the first comparison.
-std::uint8_t to_u8(float x) {
-  const float value = 255.0f * x;
-  return !(value > 0.0f) ? 0 : value >= 255.0f ? 255 : static_cast<std::uint8_t>(value);
-}
-
-std::uint8_t to_u8_rounded(float x) {
-  const float value = 255.0f * x + 0.5f;
-  return !(value > 0.0f) ? 0 : value >= 255.0f ? 255 : static_cast<std::uint8_t>(value);
-}
-
-std::vector<Image> to_images(std::span<const float> values, const Shape& shape, std::uint8_t (*rule)(float)) {
-  check(shape.rank() == 4 && shape.numel() == static_cast<std::int64_t>(values.size()),
-        "to_images: expected [N, H, W, C], got shape ", shape, " and ", values.size(), " values");
+std::vector<Image> to_images(std::span<const std::uint8_t> pixels, const Shape& shape) {
+  check(shape.rank() == 4 && shape.numel() == static_cast<std::int64_t>(pixels.size()),
+        "to_images: expected [N, H, W, C], got shape ", shape, " and ", pixels.size(), " values");
   const std::size_t per_image = static_cast<std::size_t>(shape[1] * shape[2] * shape[3]);
   std::vector<Image> images(static_cast<std::size_t>(shape[0]));
   for (std::size_t i = 0; i < images.size(); ++i) {
+    const auto part = pixels.subspan(i * per_image, per_image);
     images[i] = {static_cast<int>(shape[1]), static_cast<int>(shape[2]), static_cast<int>(shape[3]),
-                 std::vector<std::uint8_t>(per_image)};
-    std::ranges::transform(values.subspan(i * per_image, per_image), images[i].pixels.begin(), rule);
+                 std::vector<std::uint8_t>(part.begin(), part.end())};
   }
   return images;
 }

@@ -160,6 +160,19 @@ Tensor gather_images(const Tensor& first, const Tensor& second, std::span<const 
   return y;
 }
 
+std::vector<std::uint8_t> to_bytes(const Tensor& x, double factor, double shift, PixelRule rule) {
+  const std::size_t n = static_cast<std::size_t>(x.numel());
+  // Tensors hold no bytes: the pixels lie in one of f64.
+  Tensor pixels = Tensor::empty(x.context(), {(x.numel() + 7) / 8}, DType::f64);
+  auto* const y = reinterpret_cast<std::uint8_t*>(pixels.data<double>());
+  check(x.dtype() == DType::f32, "to_bytes: x must be f32, got ", x.dtype());
+  run(ToBytes{x.buffer(), y, x.numel(), static_cast<float>(factor), static_cast<float>(shift), rule},
+      x.context());
+  std::vector<std::uint8_t> bytes(n);
+  x.context().copy_to_host(bytes.data(), y, n);
+  return bytes;
+}
+
 Shape with_batch(const Shape& shape, std::int64_t n) {
   std::array<std::int64_t, Shape::kMaxRank> sizes{};
   for (int i = 0; i < shape.rank(); ++i) sizes[static_cast<std::size_t>(i)] = i == 0 ? n : shape[i];

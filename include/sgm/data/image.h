@@ -59,15 +59,7 @@ Image resize_and_crop(const Image& image, int size);
 /// pixels around each. A single image comes back as it is, as torchvision has it.
 Image make_grid(std::span<const Image> images, int columns = 0, int padding = 2);
 
-/// trunc(clip(255 x, 0, 255)): the rule for sample files (.npz, single images), from which FID is computed.
-/// NaN becomes 0.
-std::uint8_t to_u8(float x);
-
-/// clip(round(255 x), 0, 255): the rule for pictures to look at (sample grids, animations).
-std::uint8_t to_u8_rounded(float x);
-
-/// Cuts a batch [N, H, W, C] of values in [0, 1] into images by one of the two rules.
-std::vector<Image> to_images(std::span<const float> values, const Shape& shape,
-                             std::uint8_t (*rule)(float) = to_u8);
+/// Cuts a batch [N, H, W, C] of pixels into images.
+std::vector<Image> to_images(std::span<const std::uint8_t> pixels, const Shape& shape);
 
 }  // namespace sgm

@@ -6,7 +6,9 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
+#include "sgm/core/pixel.h"
 #include "sgm/core/random.h"
 #include "sgm/tensor/tensor.h"
 
@@ -79,6 +81,9 @@ Tensor scaled_squared_norms(std::span<const Term> terms, const Tensor& y, const 
 
 /// Images `rows` of the batches first and second, numbered through; f64. Throws Error for a row out of range.
 Tensor gather_images(const Tensor& first, const Tensor& second, std::span<const std::int64_t> rows);
+
+/// Pixels of factor x + shift, x f32, by the rule.
+std::vector<std::uint8_t> to_bytes(const Tensor& x, double factor, double shift, PixelRule rule);
 
 /// `shape` with another batch size.
 Shape with_batch(const Shape& shape, std::int64_t n);

@@ -124,13 +124,14 @@ void Softmax::cpu(Context&) const {
       for (std::int64_t r = 0; r < rows; ++r) {
         const T* in = x.as<T>() + r * cols;
         U* out = y.as<U>() + r * cols;
-        A largest = A(in[0]), sum = 0;
+        A largest = A(in[0]);
+        double sum = 0;  // rows may be long: f32 would lose digits
 #pragma omp simd reduction(max : largest)
         for (std::int64_t i = 0; i < cols; ++i) largest = std::max(largest, A(in[i]));
         const A s = A(scale);
 #pragma omp simd reduction(+ : sum)
-        for (std::int64_t i = 0; i < cols; ++i) sum += exp_value(s * (A(in[i]) - largest));
-        const A inverse = A(1) / sum;
+        for (std::int64_t i = 0; i < cols; ++i) sum += double(exp_value(s * (A(in[i]) - largest)));
+        const A inverse = A(1.0 / sum);
 #pragma omp simd
         for (std::int64_t i = 0; i < cols; ++i)
           out[i] = U(Accumulator<U>(exp_value(s * (A(in[i]) - largest)) * inverse));
@@ -148,10 +149,10 @@ void SoftmaxGrad::cpu(Context&) const {
         const T* p = y.as<T>() + r * cols;
         const U* g = dy.as<U>() + r * cols;
         T* out = dx.as<T>() + r * cols;
-        A dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (std::int64_t i = 0; i < cols; ++i) dot += A(p[i]) * A(g[i]);
-        const A s = A(scale);
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t i = 0; i < cols; ++i) sum += double(A(p[i]) * A(g[i]));
+        const A s = A(scale), dot = A(sum);
 #pragma omp simd
         for (std::int64_t i = 0; i < cols; ++i) out[i] = T(Accumulator<T>(s * A(p[i]) * (A(g[i]) - dot)));
       }

@@ -175,6 +175,12 @@ void LangevinStepSize::cpu(Context&) const {
   }
 }
 
+void ToBytes::cpu(Context&) const {
+  const float* in = x.as<float>();
+#pragma omp parallel for if (n > kParallelFrom)
+  for (std::int64_t i = 0; i < n; ++i) y[i] = of(in[i]);
+}
+
 void LinearCombination::cpu(Context&) const {
   for_each_chunk(n, per_image, [this](std::int64_t image, std::int64_t begin, std::int64_t size) {
     const std::int64_t offset = image * per_image + begin;
