@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <set>
 #include <string>
 
@@ -28,6 +30,43 @@ TEST_P(Kernels, ComputeTheirFormulasAndKeepWithinTheirOperands) {
     for (const DType dtype : storage_types(context())) {
       SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
       row.check(context(), dtype);
+    }
+}
+
+/// |actual - expected| / |expected|; what is not finite must be the same on both sides.
+double relative_l2(const std::vector<double>& actual, const std::vector<double>& expected) {
+  double error = 0.0, square = 0.0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!std::isfinite(expected[i])) {
+      const bool same = std::isnan(expected[i]) ? std::isnan(actual[i]) : actual[i] == expected[i];
+      if (!same) return std::numeric_limits<double>::infinity();
+      continue;
+    }
+    error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+    square += expected[i] * expected[i];
+  }
+  return error == 0.0 ? 0.0 : std::sqrt(error / square);
+}
+
+TEST_P(Kernels, AgreeWithTheCpus) {
+  if (context().is_cpu()) GTEST_SKIP() << "compares other devices with the CPU";
+  const auto cpu = create_context("cpu", 2);
+  const auto outputs = [](Context& device, const KernelRow& row, DType dtype) {
+    std::vector<std::vector<double>> all;
+    Guarded::record = &all;
+    row.check(device, dtype);
+    Guarded::record = nullptr;
+    return all;
+  };
+  for (const KernelRow& row : all_kernels())
+    for (const DType dtype : storage_types(context())) {
+      SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
+      const auto actual = outputs(context(), row, dtype), expected = outputs(*cpu, row, dtype);
+      ASSERT_EQ(actual.size(), expected.size());
+      for (std::size_t i = 0; i < actual.size(); ++i) {
+        ASSERT_EQ(actual[i].size(), expected[i].size());
+        EXPECT_LE(relative_l2(actual[i], expected[i]), dtype == DType::bf16 ? 8e-3 : 1e-6) << "output " << i;
+      }
     }
 }
 
