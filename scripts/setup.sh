@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build zlib1g-dev libdnnl-dev libtomlplusplus-dev nlohmann-json3-dev
-  libcli11-dev libzip-dev libstb-dev libgtest-dev)
+  libcli11-dev libzip-dev libstb-dev libcairo2-dev libgif-dev libgtest-dev)
 
 missing=()
 for package in "${packages[@]}"; do

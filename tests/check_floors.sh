@@ -14,7 +14,9 @@ allowed() {
     sampling) echo core tensor sde ;;
     score) echo core tensor autograd kernels nn sde sampling ;;
     train) echo core io tensor autograd nn sde score optim data ;;
-    cli) echo core io tensor autograd kernels nn sde score sampling optim data train ;;
+    plot) echo core io data ;;
+    lab) echo core io kernels tensor autograd nn sde score sampling optim data plot ;;
+    cli) echo core io tensor autograd kernels nn sde score sampling optim data train plot lab ;;
     *) echo "check_floors: unknown folder $1" >&2 && exit 2 ;;
   esac
 }

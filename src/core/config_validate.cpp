@@ -111,11 +111,15 @@ void validate_model(const ModelConfig& model) {
   check_not_negative("model.init_scale", model.init_scale);
   check_fraction("model.dropout", model.dropout);
   check_fraction("model.ema_rate", model.ema_rate);
+  check(!model.hidden.empty() && model.hidden.size() <= kMaxLevels, "model.hidden must have 1 to ",
+        kMaxLevels, " entries, one per hidden layer; got ", model.hidden.size());
+  for (const int width : model.hidden) check_range("model.hidden", width, 1, kMaxChannels);
 }
 
 void validate_training(const TrainingConfig& training) {
   check_range("training.n_iters", training.n_iters, 1);
   check_range("training.batch_size", training.batch_size, 1, kMaxBatch);
+  check_positive("training.fd_step", training.fd_step);
   check_choice("training.precision", training.precision, {"f32", "tf32", "bf16"});
   check(training.seed <= std::numeric_limits<std::int64_t>::max(),
         "training.seed must be below 2^63, the largest integer of TOML; got ", training.seed);
@@ -124,6 +128,19 @@ void validate_training(const TrainingConfig& training) {
   check_range("training.keep_checkpoints", training.keep_checkpoints, 0);
   check(!training.likelihood_weighting || training.continuous,
         "training.likelihood_weighting needs training.continuous = true: the discrete losses have no g(t)");
+}
+
+void validate_classifier(const ClassifierConfig& classifier) {
+  check_choice("classifier.name", classifier.name, {"wide_resnet"});
+  check_range("classifier.base_width", classifier.base_width, 4, kMaxChannels);
+  check_range("classifier.widen_factor", classifier.widen_factor, 1, kMaxChannels);
+  check_range("4 classifier.base_width times classifier.widen_factor",
+              std::int64_t{4} * classifier.base_width * classifier.widen_factor, 1, kMaxChannels);
+  check_range("classifier.blocks", classifier.blocks, 1, kMaxBlocks);
+  check_range("classifier.embedding", classifier.embedding, 1, kMaxChannels);
+  check_positive("classifier.fourier_scale", classifier.fourier_scale);
+  check_range("classifier.crop_padding", classifier.crop_padding, 0, kMaxImageSize);
+  check_range("classifier.num_classes", classifier.num_classes, 0, kMaxChannels);
 }
 
 void validate_optim(const OptimConfig& optim) {
@@ -142,6 +159,9 @@ void validate_sampling(const SamplingConfig& sampling) {
   check_range("sampling.n_steps_each", sampling.n_steps_each, 1);
   check_range("sampling.steps", sampling.steps, 0, kMaxScales);
   check_fraction("sampling.eps", sampling.eps);
+  check_choice("sampling.ancestral_variance", sampling.ancestral_variance, {"beta", "posterior"});
+  check_choice("sampling.start", sampling.start, {"prior", "uniform"});
+  check_positive("sampling.step_lr", sampling.step_lr);
   check_positive("sampling.rtol", sampling.rtol);
   check_positive("sampling.atol", sampling.atol);
   check_range("sampling.snapshot_count", sampling.snapshot_count, 1, kMaxBatch);
@@ -158,6 +178,7 @@ void validate(const Config& config) {
   validate_training(config.training);
   validate_optim(config.optim);
   validate_sampling(config.sampling);
+  validate_classifier(config.classifier);
   const bool is_discrete = !config.training.continuous;
   check(!is_discrete || config.sde.name != "subvpsde",
         "training.continuous must be true for the sub-VP SDE, which has no discrete loss");

@@ -11,7 +11,7 @@ double ema_decay(double rate, std::int64_t n) {
   return std::min(rate, (1.0 + static_cast<double>(n)) / (10.0 + static_cast<double>(n)));
 }
 
-Optimizer::Optimizer(ScoreNetwork& network, const OptimConfig& config, double ema_rate)
+Optimizer::Optimizer(Module& network, const OptimConfig& config, double ema_rate)
     : config_(config), ema_rate_(ema_rate) {
   for (Parameter& parameter : network.parameters()) {
     if (!parameter.trainable) continue;

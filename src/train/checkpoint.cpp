@@ -56,6 +56,8 @@ CheckpointInfo info_of(const SafeTensorsFile& file) {
   check(format == kFormat, file.name(), ": format '", format, "' is not '", kFormat, "'");
   CheckpointInfo info;
   info.config = parse_config(metadata_of(file, "config"), file.name());
+  const auto kind = file.metadata().find("kind");
+  info.kind = kind == file.metadata().end() ? kScoreModel : kind->second;
   const std::string step = metadata_of(file, "step");
   const auto [end, error] = std::from_chars(step.data(), step.data() + step.size(), info.step);
   check(error == std::errc() && end == step.data() + step.size() && info.step >= 0, file.name(), ": step '",
@@ -82,8 +84,8 @@ std::vector<std::pair<std::int64_t, std::filesystem::path>> checkpoints_in(
 
 }  // namespace
 
-void save_checkpoint(const std::filesystem::path& file, const Config& config, ScoreNetwork& network,
-                     Optimizer& optimizer) {
+void save_checkpoint(const std::filesystem::path& file, const Config& config, Module& network,
+                     Optimizer& optimizer, const std::string& kind) {
   HostViews views;
   for (const Parameter& p : network.parameters()) views.add("model." + p.name, p.var->value());
   for (const Optimizer::Slot& slot : optimizer.slots()) {
@@ -95,6 +97,7 @@ void save_checkpoint(const std::filesystem::path& file, const Config& config, Sc
   save_safetensors(
       file, views.views(),
       {{"format", kFormat},
+       {"kind", kind},
        {"config", to_text(config)},
        {"step", std::to_string(step)},
        {"data_position", std::to_string(step * config.training.batch_size)},
@@ -105,7 +108,7 @@ CheckpointInfo read_checkpoint_info(const std::filesystem::path& file) {
   return info_of(SafeTensorsFile(file));
 }
 
-void load_checkpoint(const std::filesystem::path& path, ScoreNetwork& network, Optimizer& optimizer) {
+void load_checkpoint(const std::filesystem::path& path, Module& network, Optimizer& optimizer) {
   const SafeTensorsFile file(path);
   const CheckpointInfo info = info_of(file);
   for (const Parameter& p : network.parameters()) fill(file, "model." + p.name, p.var->value());
@@ -120,6 +123,8 @@ void load_checkpoint(const std::filesystem::path& path, ScoreNetwork& network, O
 LoadedNetwork load_network(const std::filesystem::path& path, Context& context, bool ema) {
   const SafeTensorsFile file(path);
   LoadedNetwork loaded{info_of(file), nullptr};
+  check(loaded.info.kind == kScoreModel, file.name(), ": holds a ", loaded.info.kind,
+        ", not a score model; give the checkpoint of one that sgm train wrote");
   try {
     loaded.network = create_network(loaded.info.config, context, DType::f32, false);
   } catch (const Error& error) {

@@ -42,8 +42,8 @@ struct SDEConfig {
 };
 
 struct ModelConfig {
-  std::string name = "ncsnpp";              // ncsnpp | ddpm
-  int nf = 128;                             // channels of the first level
+  std::string name = "ncsnpp";  // ncsnpp | ddpm | ncsn | ncsnv2_64 | ncsnv2_128 | ncsnv2_256 | mlp
+  int nf = 128;                 // channels of the first level
   std::vector<int> ch_mult = {1, 2, 2, 2};  // channels of level l: nf * ch_mult[l]
   int num_res_blocks = 4;  // residual blocks per level on the way down; one more on the way up
   std::vector<int> attn_resolutions = {16};
@@ -63,6 +63,8 @@ struct ModelConfig {
   std::string nonlinearity = "swish";          // swish | elu | relu | lrelu
   double dropout = 0.1;
   double ema_rate = 0.999;
+  std::vector<int> hidden = {128, 128};  // mlp: widths of the hidden layers
+  bool energy = false;                   // mlp: the score is minus the gradient of a learned energy
 
   template <class V>
   void visit(V&& v) {
@@ -73,13 +75,15 @@ struct ModelConfig {
         v("progressive_input", progressive_input), v("progressive_combine", progressive_combine),
         v("embedding_type", embedding_type), v("fourier_scale", fourier_scale),
         v("scale_by_sigma", scale_by_sigma), v("init_scale", init_scale), v("nonlinearity", nonlinearity),
-        v("dropout", dropout), v("ema_rate", ema_rate);
+        v("dropout", dropout), v("ema_rate", ema_rate), v("hidden", hidden), v("energy", energy);
   }
 };
 
 struct TrainingConfig {
   std::int64_t n_iters = 1300001;
   int batch_size = 128;
+  std::string loss = "dsm";           // dsm | ssm | ssm_vr | fd_ssm | esm
+  double fd_step = 0.1;               // fd_ssm: step of the differences, in units of marginal_std(t)
   bool continuous = true;             // false: the discrete SMLD / DDPM losses
   bool reduce_mean = false;           // mean of the squared error per image; false: half its sum
   bool likelihood_weighting = false;  // lambda(t) = g(t)^2 instead of marginal_std(t)^2
@@ -92,10 +96,10 @@ struct TrainingConfig {
 
   template <class V>
   void visit(V&& v) {
-    v("n_iters", n_iters), v("batch_size", batch_size), v("continuous", continuous),
-        v("reduce_mean", reduce_mean), v("likelihood_weighting", likelihood_weighting),
-        v("precision", precision), v("seed", seed), v("log_freq", log_freq),
-        v("snapshot_freq", snapshot_freq), v("snapshot_sampling", snapshot_sampling),
+    v("n_iters", n_iters), v("batch_size", batch_size), v("loss", loss), v("fd_step", fd_step),
+        v("continuous", continuous), v("reduce_mean", reduce_mean),
+        v("likelihood_weighting", likelihood_weighting), v("precision", precision), v("seed", seed),
+        v("log_freq", log_freq), v("snapshot_freq", snapshot_freq), v("snapshot_sampling", snapshot_sampling),
         v("keep_checkpoints", keep_checkpoints);
   }
 };
@@ -117,7 +121,7 @@ struct OptimConfig {
 };
 
 struct SamplingConfig {
-  std::string method = "pc";  // pc | ode
+  std::string method = "pc";  // pc | ode | annealed_langevin
   std::string predictor =
       "reverse_diffusion";             // euler_maruyama | reverse_diffusion | ancestral_sampling | none
   std::string corrector = "langevin";  // langevin | ald | none
@@ -128,17 +132,42 @@ struct SamplingConfig {
   bool batch_mean_norms = false;  // Langevin and ODE error norms averaged over the batch, as in the reference
   int steps = 0;                  // predictor steps; 0: sde.num_scales
   double eps = 0.0;               // smallest time; 0: the SDE's own
-  double rtol = 1e-5;             // ode
-  double atol = 1e-5;             // ode
-  int snapshot_count = 64;        // images per sample grid while training
-  int snapshot_steps = 0;         // predictor steps of those grids; 0: as `steps`
+  std::string ancestral_variance = "beta";  // of ancestral VP steps: beta | posterior
+  std::string solver = "rk45";  // ode: rk45 | rk23, adaptive; heun | rk4 | euler, `steps` equal steps
+  double rtol = 1e-5;           // ode, adaptive
+  double atol = 1e-5;           // ode, adaptive
+  double step_lr = 2e-5;        // annealed_langevin: step at the smallest noise scale
+  std::string start = "prior";  // annealed_langevin: prior | uniform
+  int snapshot_count = 64;      // images per sample grid while training
+  int snapshot_steps = 0;       // predictor steps of those grids; 0: as `steps`
 
   template <class V>
   void visit(V&& v) {
     v("method", method), v("predictor", predictor), v("corrector", corrector), v("snr", snr),
         v("n_steps_each", n_steps_each), v("probability_flow", probability_flow), v("denoise", denoise),
-        v("batch_mean_norms", batch_mean_norms), v("steps", steps), v("eps", eps), v("rtol", rtol),
-        v("atol", atol), v("snapshot_count", snapshot_count), v("snapshot_steps", snapshot_steps);
+        v("batch_mean_norms", batch_mean_norms), v("steps", steps), v("eps", eps),
+        v("ancestral_variance", ancestral_variance), v("solver", solver), v("rtol", rtol), v("atol", atol),
+        v("step_lr", step_lr), v("start", start), v("snapshot_count", snapshot_count),
+        v("snapshot_steps", snapshot_steps);
+  }
+};
+
+/// A noise-conditional classifier p_t(y | x).
+struct ClassifierConfig {
+  std::string name = "wide_resnet";
+  int base_width = 16;          // channels of the first convolution
+  int widen_factor = 10;        // group g has base_width * widen_factor * 2^g channels
+  int blocks = 4;               // residual blocks per group
+  int embedding = 128;          // Fourier frequencies of log(sigma)
+  double fourier_scale = 16.0;  // their standard deviation
+  int crop_padding = 4;         // training images are shifted by up to this many pixels
+  int num_classes = 0;          // 0: those of the data
+
+  template <class V>
+  void visit(V&& v) {
+    v("name", name), v("base_width", base_width), v("widen_factor", widen_factor), v("blocks", blocks),
+        v("embedding", embedding), v("fourier_scale", fourier_scale), v("crop_padding", crop_padding),
+        v("num_classes", num_classes);
   }
 };
 
@@ -149,11 +178,12 @@ struct Config {
   TrainingConfig training;
   OptimConfig optim;
   SamplingConfig sampling;
+  ClassifierConfig classifier;
 
   template <class V>
   void visit(V&& v) {
     v("data", data), v("sde", sde), v("model", model), v("training", training), v("optim", optim),
-        v("sampling", sampling);
+        v("sampling", sampling), v("classifier", classifier);
   }
 };
 

@@ -24,6 +24,11 @@ enum class Purpose : std::uint32_t {
   predictor = 8,
   corrector = 9,
   probe = 10,
+  constraint = 11,  // noise of what is known, in conditional sampling
+  direction = 12,   // of sliced score matching
+  density = 13,     // draws from a known density
+  path = 14,        // sample paths of the forward SDE
+  augment = 15,
   dropout = 64,  // dropout + layer index
 };
 

@@ -24,7 +24,7 @@ struct StepReport {
 class Optimizer {
  public:
   /// Moments start at zero, the moving average at the weights. The network must outlive the optimiser.
-  Optimizer(ScoreNetwork& network, const OptimConfig& config, double ema_rate);
+  Optimizer(Module& network, const OptimConfig& config, double ema_rate);
 
   /// Uses and clears the gradients. A norm that is not finite leaves weights, moments and averages untouched.
   StepReport step();

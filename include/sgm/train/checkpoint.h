@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "sgm/core/config.h"
 #include "sgm/nn/module.h"
@@ -15,28 +16,34 @@
 
 namespace sgm {
 
+/// What a checkpoint is of.
+inline constexpr const char* kScoreModel = "score model";
+inline constexpr const char* kClassifier = "classifier";
+
 /// What a checkpoint says of itself, without its tensors.
 struct CheckpointInfo {
   Config config;
+  std::string kind;
   std::int64_t step = 0;  // completed training steps; the data position is step * batch_size
 };
 
 /// Writes a temporary file, syncs it and renames it over `file`.
-void save_checkpoint(const std::filesystem::path& file, const Config& config, ScoreNetwork& network,
-                     Optimizer& optimizer);
+void save_checkpoint(const std::filesystem::path& file, const Config& config, Module& network,
+                     Optimizer& optimizer, const std::string& kind = kScoreModel);
 
 /// Throws Error for files that are not checkpoints of this program.
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& file);
 
 /// Fills network and optimiser. Throws Error naming the file, the tensor and both shapes on any mismatch.
-void load_checkpoint(const std::filesystem::path& file, ScoreNetwork& network, Optimizer& optimizer);
+void load_checkpoint(const std::filesystem::path& file, Module& network, Optimizer& optimizer);
 
 /// A network with the weights of a checkpoint.
 struct LoadedNetwork {
   CheckpointInfo info;
   std::unique_ptr<ScoreNetwork> network;
 };
-/// ema = true takes the moving averages, which is what samples are drawn with.
+/// ema = true takes the moving averages, which is what samples are drawn with. Throws Error for checkpoints
+/// of other kinds.
 LoadedNetwork load_network(const std::filesystem::path& file, Context& context, bool ema = true);
 
 /// <workdir>/checkpoints/checkpoint_<step>.safetensors.

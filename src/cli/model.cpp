@@ -1,0 +1,118 @@
+#include "cli/model.h"
+
+#include <iostream>
+
+#include "sgm/core/precision.h"
+
+namespace sgm::cli {
+
+Shape Model::batch_shape(std::int64_t n) const {
+  const DataConfig& data = config().data;
+  return {n, data.image_size, data.image_size, data.num_channels};
+}
+
+void ModelOptions::add_to(CLI::App& command) {
+  command.add_option("model", model, "Working directory of a run, or a checkpoint")->required();
+  command.add_option("--precision", precision, "f32, tf32 or bf16; default: as trained");
+  command.add_flag("--raw", raw, "Raw weights instead of their moving average");
+  device.add_to(command);
+}
+
+std::unique_ptr<Model> ModelOptions::open() const {
+  const std::filesystem::path file = resolve_checkpoint(model);
+  auto opened = std::make_unique<Model>();
+  opened->context = device.open();
+  Context& context = *opened->context;
+  opened->loaded = load_network(file, context, !raw);
+  const Config& config = opened->config();
+  opened->sde = create_sde(config.sde);
+  opened->compute = precision.empty() ? use_precision(context, config.training.precision)
+                                      : use_precision(context, precision, "--precision");
+  opened->score =
+      score_function(*opened->loaded.network, *opened->sde, config.training.continuous, opened->compute);
+  std::cerr << "model: " << file.string() << ", step " << opened->loaded.info.step << '\n';
+  return opened;
+}
+
+void SamplingOptions::add_to(CLI::App& command) {
+  command.add_option("--sampler", sampler, "pc, ode or annealed_langevin");
+  command.add_option("--predictor", predictor,
+                     "euler_maruyama, reverse_diffusion, ancestral_sampling or none");
+  command.add_option("--corrector", corrector, "langevin, ald or none");
+  command.add_option("--steps", steps, "Predictor steps")->check(CLI::PositiveNumber);
+  command.add_option("--snr", snr, "Signal-to-noise ratio of the corrector")->check(CLI::PositiveNumber);
+  command.add_option("--n-steps-each", n_steps_each, "Corrector steps per predictor step")
+      ->check(CLI::PositiveNumber);
+  command.add_flag("--probability-flow", probability_flow, "Predictors step the probability-flow ODE");
+  command.add_flag("--no-denoise", no_denoise, "Keep the noise of the last step");
+  command.add_flag("--batch-mean-norms", batch_mean_norms,
+                   "Langevin norms averaged over the batch, as the reference does");
+  command.add_option("--eps", eps, "Smallest time")->check(CLI::PositiveNumber);
+  command.add_option("--solver", solver, "Solver of the ODE: rk45, rk23, heun, rk4 or euler");
+  command.add_option("--rtol", rtol, "Relative tolerance of the ODE solver")->check(CLI::PositiveNumber);
+  command.add_option("--atol", atol, "Absolute tolerance of the ODE solver")->check(CLI::PositiveNumber);
+}
+
+SamplingConfig SamplingOptions::apply(SamplingConfig s) const {
+  if (!sampler.empty()) s.method = sampler;
+  if (!predictor.empty()) s.predictor = predictor;
+  if (!corrector.empty()) s.corrector = corrector;
+  if (!solver.empty()) s.solver = solver;
+  if (steps >= 0) s.steps = steps;
+  if (n_steps_each >= 0) s.n_steps_each = n_steps_each;
+  if (snr >= 0) s.snr = snr;
+  if (rtol >= 0) s.rtol = rtol;
+  if (atol >= 0) s.atol = atol;
+  if (eps >= 0) s.eps = eps;
+  if (probability_flow) s.probability_flow = true;
+  if (no_denoise) s.denoise = false;
+  if (batch_mean_norms) s.batch_mean_norms = true;
+  return s;
+}
+
+void BatchOptions::add_to(CLI::App& command, bool with_n) {
+  if (with_n)
+    command.add_option("--n", n, "Number of images")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--seed", seed, "Image i depends on seed and i alone")->capture_default_str();
+  command.add_option("--batch", batch, "Images at a time; changes speed, not images")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_flag("--no-graph", no_graph, "Launch every update call by call, also on a GPU");
+}
+
+int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
+             const std::function<SampleResult(SampleRequest&)>& make) {
+  watch_signals();
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  const auto n = static_cast<double>(options.n);
+  std::int64_t nfe = 0;
+  Progress progress(std::cerr, is_terminal(2), 0, 1000);
+  for (std::int64_t first = 0; first < options.n; first += options.batch) {
+    SampleRequest request;
+    request.shape = model.batch_shape(std::min<std::int64_t>(options.batch, options.n - first));
+    request.seed = options.seed;
+    request.capture = !options.no_graph;
+    request.first_sample = static_cast<std::uint32_t>(first);
+    request.progress = [&](std::int64_t done, std::int64_t total) {
+      const double images_done = static_cast<double>(first) +
+                                 static_cast<double>(request.shape[0] * done) / static_cast<double>(total);
+      progress.update(static_cast<std::int64_t>(1000.0 * images_done / n), {}, images_done / seconds());
+      return !stop_requested();
+    };
+    const SampleResult result = make(request);
+    if (!result.complete) {
+      progress.note("interrupted: nothing was written");
+      return kInterrupted;
+    }
+    for (const std::int64_t of_image : result.nfe) nfe += of_image;
+    out.add(result.x, model.config().data.centered);
+  }
+  out.write();
+  std::cerr << options.n << " images in " << format_eta(seconds()) << ", " << format_rate(n / seconds())
+            << ", NFE " << static_cast<double>(nfe) / n << " per image -> " << out.path() << '\n';
+  return kDone;
+}
+
+}  // namespace sgm::cli

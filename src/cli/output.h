@@ -1,0 +1,37 @@
+#pragma once
+// Where a command's images go.
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "sgm/data/image.h"
+#include "sgm/tensor/tensor.h"
+
+namespace sgm::cli {
+
+/// Throws Error, naming `option`, when a file could not be written at `out`: for before long work.
+void check_writable(const std::string& option, const std::filesystem::path& out);
+
+/// A grid (.png), an array of bytes (.npz) or a folder with one file an image.
+class ImageOutput {
+ public:
+  /// Throws Error for paths that could not be written.
+  explicit ImageOutput(std::filesystem::path out);
+
+  /// Samples [N, H, W, C] in data space.
+  void add(const Tensor& samples, bool centered);
+  std::int64_t size() const { return static_cast<std::int64_t>(images_.size()); }
+  /// columns: of a grid; 0: about as many as rows.
+  void write(int columns = 0) const;
+  const std::filesystem::path& path() const { return out_; }
+
+ private:
+  enum class Kind { grid, npz, folder };
+
+  std::filesystem::path out_;
+  Kind kind_;
+  std::vector<Image> images_;
+};
+
+}  // namespace sgm::cli
