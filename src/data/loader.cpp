@@ -1,5 +1,6 @@
 #include "sgm/data/loader.h"
 
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -50,6 +51,31 @@ void mirror(std::span<std::uint8_t> pixels, int width, int channels) {
         std::swap(pixels[start + left * channels + c], pixels[start + right * channels + c]);
 }
 
+/// The Philox words of an image's elements 4 block .. 4 block + 3.
+using WordsOfBlock = std::function<PhiloxWords(std::uint32_t block)>;
+
+/// Pixels in data space, dequantised where `words` is given.
+void to_data_space(std::span<const std::uint8_t> pixels, const WordsOfBlock& words_of, bool centered,
+                   float* out) {
+  PhiloxWords words{};
+  for (std::size_t e = 0; e < pixels.size(); ++e) {
+    float x = static_cast<float>(pixels[e]) / 255.0f;
+    if (words_of) {
+      if (e % 4 == 0) words = words_of(static_cast<std::uint32_t>(e / 4));
+      // u is a multiple of 2^-16: byte + u then fits a float's 24 bits exactly, and x stays below 1.
+      const float u = static_cast<float>(words.word[e % 4] >> 16) * 0x1p-16f;
+      x = (static_cast<float>(pixels[e]) + u) * 0x1p-8f;
+    }
+    out[e] = centered ? 2.0f * x - 1.0f : x;
+  }
+}
+
+/// Few bytes in memory are copied faster than threads start.
+int reading_threads(const Dataset& dataset, std::int64_t count) {
+  const bool is_small = dataset.is_in_memory() && count * dataset.image_bytes() < kWorthThreads;
+  return is_small ? 1 : decoding_threads();
+}
+
 }  // namespace
 
 Loader::Loader(const Dataset& dataset, const LoaderOptions& options) : dataset_(dataset), options_(options) {
@@ -74,18 +100,10 @@ void Loader::fill(std::int64_t position, std::int64_t image, float* out) const {
   if (options_.random_flip && words_at(options_, Purpose::flip, position, 0).word[0] >> 31)
     mirror(pixels, dataset_.width(), dataset_.channels());
 
-  PhiloxWords words{};
-  for (std::size_t e = 0; e < pixels.size(); ++e) {
-    float x = static_cast<float>(pixels[e]) / 255.0f;
-    if (options_.uniform_dequantization) {
-      if (e % 4 == 0)
-        words = words_at(options_, Purpose::dequantise, position, static_cast<std::uint32_t>(e / 4));
-      // u is a multiple of 2^-16: byte + u then fits a float's 24 bits exactly, and x stays below 1.
-      const float u = static_cast<float>(words.word[e % 4] >> 16) * 0x1p-16f;
-      x = (static_cast<float>(pixels[e]) + u) * 0x1p-8f;
-    }
-    out[e] = options_.centered ? 2.0f * x - 1.0f : x;
-  }
+  WordsOfBlock words;
+  if (options_.uniform_dequantization)
+    words = [&](std::uint32_t block) { return words_at(options_, Purpose::dequantise, position, block); };
+  to_data_space(pixels, words, options_.centered, out);
 }
 
 Batch Loader::at(std::int64_t k) const {
@@ -106,9 +124,7 @@ Batch Loader::at(std::int64_t k) const {
     chosen[j] = options_.shuffle ? static_cast<std::int64_t>((*order)[place]) : place;
     batch.labels.push_back(dataset_.label(chosen[j]));
   }
-  const bool is_small = dataset_.is_in_memory() && count * per_image < kWorthThreads;
-  const int threads = is_small ? 1 : decoding_threads();
-  parallel_for(count, threads, [&](std::int64_t j) {
+  parallel_for(count, reading_threads(dataset_, count), [&](std::int64_t j) {
     fill(batch.first + j, chosen[j], batch.images.data() + j * per_image);
   });
   return batch;
@@ -125,6 +141,24 @@ Batch Loader::next() {
 void Loader::set_position(std::int64_t k) {
   check(k >= 0, "loader: position must not be negative, got ", k);
   position_ = k;
+}
+
+Tensor read_images(const Dataset& dataset, std::int64_t first, std::int64_t count, bool centered,
+                   Context& context, const std::optional<NoiseKey>& dequantise) {
+  check(first >= 0 && count >= 0 && first <= dataset.size() - count, "data: images ", first, " to ",
+        first + count - 1, " were asked for, but the set has only ", dataset.size());
+  const std::int64_t per_image = dataset.image_bytes();
+  std::vector<float> values(static_cast<std::size_t>(count * per_image));
+  parallel_for(count, reading_threads(dataset, count), [&](std::int64_t i) {
+    std::vector<std::uint8_t> pixels(static_cast<std::size_t>(per_image));
+    dataset.read(first + i, pixels);
+    WordsOfBlock words;
+    if (dequantise)
+      words = [&](std::uint32_t block) { return philox(*dequantise, static_cast<std::uint32_t>(i), block); };
+    to_data_space(pixels, words, centered, values.data() + i * per_image);
+  });
+  return Tensor::from_host(context, std::span<const float>(values),
+                           {count, dataset.height(), dataset.width(), dataset.channels()});
 }
 
 }  // namespace sgm

@@ -1,15 +1,18 @@
 #pragma once
-// Batches of training images.
+// Batches of training images, and images of a set by number.
 
 #include <cstdint>
 #include <future>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
+#include "sgm/core/random.h"
 #include "sgm/core/types.h"
 #include "sgm/data/dataset.h"
+#include "sgm/tensor/tensor.h"
 
 namespace sgm {
 
@@ -60,5 +63,11 @@ class Loader {
   std::int64_t prepared_position_ = -1;
   std::future<Batch> prepared_;  // last: it ends before what it uses
 };
+
+/// Images first .. first + count - 1 in data space (centered: [-1, 1], else [0, 1]), f32 [count, H, W, C], on
+/// the context's device. With a key they are dequantised, x = (byte + u) / 256 with u ~ U[0, 1) instead of
+/// byte / 255; entry 0 is image `first`. Throws Error when the set has no such images.
+Tensor read_images(const Dataset& dataset, std::int64_t first, std::int64_t count, bool centered,
+                   Context& context, const std::optional<NoiseKey>& dequantise = {});
 
 }  // namespace sgm
