@@ -5,15 +5,15 @@
 namespace sgm {
 namespace {
 
-/// The probability-flow ODE with adaptive steps; denoise adds the mean of one last reverse-diffusion step at
+/// The probability-flow ODE; denoise adds the mean of one last reverse-diffusion step at
 /// eps.
 class ODESampler final : public Sampler {
  public:
   ODESampler(const SDE& sde, const SamplingConfig& config)
-      : sde_(sde), eps_(choose_eps(sde, config)), denoise_(config.denoise) {
-    options_.rtol = config.rtol;
-    options_.atol = config.atol;
-    options_.shared_steps = config.batch_mean_norms;
+      : sde_(sde),
+        eps_(choose_eps(sde, config)),
+        denoise_(config.denoise),
+        options_(ode_options(sde, config)) {
     if (denoise_)
       sde_.discretize({eps_, 0, sde_.num_scales()});  // refuses too few scales before the run begins
   }
