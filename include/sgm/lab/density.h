@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "sgm/sampling/score_fn.h"
+#include "sgm/sampling/score_product.h"
 #include "sgm/sde/sde.h"
 #include "sgm/tensor/tensor.h"
 
@@ -95,12 +95,6 @@ Tensor sample_tensor(const Density& density, Context& context, std::int64_t n, s
 /// threads. Both must outlive it.
 ScoreFn exact_score(const Density& density, const SDE& sde);
 
-/// The score of a batch and the product of its Jacobian with one direction per point; all are like x.
-struct ScoreAndProduct {
-  Tensor score, product;
-};
-using ScoreProductFn = std::function<ScoreAndProduct(const Tensor& x, const Tensor& direction,
-                                                     std::span<const ImageTime> times)>;
 /// The same, with the Jacobian in closed form.
 ScoreProductFn exact_score_product(const Density& density, const SDE& sde);
 

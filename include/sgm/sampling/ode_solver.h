@@ -68,6 +68,12 @@ std::vector<std::string> solver_names();
 /// Throws Error for an unknown solver.
 ODEOptions ode_options(const SDE& sde, const SamplingConfig& config);
 
+/// How the probability-flow ODE is followed between data and noise.
+struct FlowOptions {
+  double eps = 1e-5;  // time at which data are taken to stand
+  ODEOptions ode = {};
+};
+
 /// The probability-flow ODE dx/dt = f(t) x - g(t)^2 score / 2 (eq. 13); the score sees x rounded to f32.
 /// `sde` and `score` must outlive it.
 DriftFn probability_flow(const SDE& sde, const ScoreFn& score);
