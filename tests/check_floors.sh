@@ -43,4 +43,7 @@ done < <(grep -rl 'dnnl.hpp' include src kernels | grep -v '^src/backend/cpu/' |
 while IFS= read -r hit; do
   echo "$hit: CUDA headers belong to src/backend/cuda and device code" && bad=1
 done < <(grep -rlE '#include <(cuda|cudnn|cublas)' include src kernels | grep -vE '^(src/backend/cuda/|kernels/device.h)' || true)
+while IFS= read -r hit; do
+  echo "$hit: cairo.h and gif_lib.h belong to src/plot" && bad=1
+done < <(grep -rlE '#include <(cairo|gif_lib)' include src kernels | grep -v '^src/plot/' || true)
 exit $bad

@@ -1,5 +1,7 @@
 #include "data/stb.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -25,6 +27,24 @@
 #include <stb_image.h>
 static_assert(STBI_MAX_DIMENSIONS == sgm::kMaxImageSide);
 
+namespace {
+
+/// zlib makes smaller files than the encoder's own compression. The encoder frees the result.
+unsigned char* compress_png(unsigned char* data, int size, int* compressed_size, int) {
+  uLongf capacity = compressBound(static_cast<uLong>(size));
+  auto* const out = static_cast<unsigned char*>(std::malloc(capacity));
+  if (out == nullptr ||
+      compress2(out, &capacity, data, static_cast<uLong>(size), Z_BEST_COMPRESSION) != Z_OK) {
+    std::free(out);
+    return nullptr;
+  }
+  *compressed_size = static_cast<int>(capacity);
+  return out;
+}
+
+}  // namespace
+
+#define STBIW_ZLIB_COMPRESS compress_png
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
