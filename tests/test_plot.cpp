@@ -121,7 +121,7 @@ TEST(Figure, EveryMarkIsDrawnAtItsPlaceInItsColour) {
                    map_color(ColorMap::sequential, (4 * row + column) / 7.0), 0.02);
   const Figure::Place first = figure.place(3, 1.1, 1.1), second = figure.place(3, 2.3, 2.3);
   expect_color(pixel_at(image, {first.x + 30, first.y}), red);    // to the right
-  expect_color(pixel_at(image, {second.x, second.y + 15}), red);  // downwards, half as long
+  expect_color(pixel_at(image, {second.x, second.y + 10}), red);  // downwards, half as long
   expect_color(pixel_at(image, {second.x, second.y + 30}), kWhite);
   // Three of seven values in the first bar of width 1: height 3/7; one lies outside.
   expect_color(color(4, 1.3, 0.3), kWhite);  // an empty bar
