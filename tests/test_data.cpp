@@ -122,6 +122,24 @@ TEST(OpenDataset, MixedSizesAndChannelsNeedAnInstruction) {
   expect_error({"data.num_channels"}, [&] { open_dataset(folder.path(), 0, 2); });
 }
 
+TEST(OpenDataset, TheFirstImagesOfASet) {
+  DataConfig config;
+  config.path = std::string(SGM_SOURCE_DIR) + "/data/mnist10k-images-idx3-ubyte.gz";
+  config.image_size = 28, config.num_channels = 1;
+  const auto whole = open_dataset(config);
+  config.count = 900;
+  const auto part = open_dataset(config);
+  EXPECT_EQ(part->size(), 900);
+  EXPECT_EQ(part->num_classes(), 10);
+  EXPECT_EQ(part->label(899), whole->label(899));
+  std::vector<std::uint8_t> ours(784), theirs(784);
+  part->read(899, ours), whole->read(899, theirs);
+  EXPECT_EQ(ours, theirs);
+  expect_error({"image 900 of 900"}, [&] { part->read(900, ours); });
+  config.count = 10001;
+  expect_error({"data.count", "10000", "10001"}, [&] { open_dataset(config); });
+}
+
 TEST(OpenDataset, PathsThatCannotBeRead) {
   const TempFolder folder;
   expect_error({"data.path"}, [] { open_dataset(""); });

@@ -73,7 +73,7 @@ int train_command(const TrainOptions& options) {
   check(!config.data.path.empty(), options.config,
         ": data.path is empty; set it, or give --set data.path=FOLDER");
   const auto context = options.device.open();
-  const auto dataset = open_dataset(config.data.path, config.data.image_size, config.data.num_channels);
+  const auto dataset = open_dataset(config.data);
   std::cerr << "data: " << dataset->describe() << '\n';
   watch_signals();
   RunOptions run;

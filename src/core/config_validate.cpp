@@ -52,6 +52,7 @@ void check_choice(const char* key, const std::string& value,
 
 void validate_data(const DataConfig& data) {
   check(data.path.find('\0') == std::string::npos, "data.path must not contain a zero byte");
+  check_range("data.count", data.count, 0);
   check_range("data.image_size", data.image_size, 1, kMaxImageSize);
   check(data.num_channels == 1 || data.num_channels == 3,
         "data.num_channels must be 1 (grey) or 3 (RGB), got ", data.num_channels);

@@ -168,7 +168,44 @@ class UniformDataset : public Dataset {
   std::vector<std::uint8_t> pixels_;
 };
 
+class FirstImages final : public Dataset {
+ public:
+  FirstImages(std::unique_ptr<Dataset> set, std::int64_t count) : set_(std::move(set)), count_(count) {
+    check(count_ >= 1 && count_ <= set_->size(), "data.count must be 1 to ", set_->size(), " for ",
+          set_->describe(), "; got ", count_);
+  }
+
+  std::int64_t size() const override { return count_; }
+  int height() const override { return set_->height(); }
+  int width() const override { return set_->width(); }
+  int channels() const override { return set_->channels(); }
+  int label(std::int64_t i) const override { return set_->label(i); }
+  int num_classes() const override { return set_->num_classes(); }
+  const std::vector<std::string>& class_names() const override { return set_->class_names(); }
+  bool is_in_memory() const override { return set_->is_in_memory(); }
+  std::string describe() const override {
+    return "the first " + std::to_string(count_) + " of " + set_->describe();
+  }
+  void read(std::int64_t i, std::span<std::uint8_t> out) const override {
+    check(i >= 0 && i < count_, "dataset: image ", i, " of ", count_);
+    set_->read(i, out);
+  }
+
+ private:
+  std::unique_ptr<Dataset> set_;
+  std::int64_t count_;
+};
+
 }  // namespace
+
+std::unique_ptr<Dataset> first_images(std::unique_ptr<Dataset> set, std::int64_t count) {
+  return std::make_unique<FirstImages>(std::move(set), count);
+}
+
+std::unique_ptr<Dataset> open_dataset(const DataConfig& config) {
+  auto set = open_dataset(config.path, config.image_size, config.num_channels);
+  return config.count == 0 ? std::move(set) : first_images(std::move(set), config.count);
+}
 
 std::unique_ptr<Dataset> open_dataset(const fs::path& path, int image_size, int num_channels) {
   check(image_size >= 0 && image_size <= kMaxImageSize, "data.image_size must be 0 to ", kMaxImageSize,

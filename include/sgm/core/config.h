@@ -13,6 +13,7 @@ namespace sgm {
 
 struct DataConfig {
   std::string path;                     // IDX, CIFAR-10 binary, image folder, zip, .npy or .npz
+  std::int64_t count = 0;               // only the first `count` images, 0: all; the rest is for evaluation
   int image_size = 32;                  // images are resized and centre-cropped to this square
   int num_channels = 3;                 // 1 or 3
   bool centered = false;                // data space: [-1, 1] if true, else [0, 1]
@@ -21,8 +22,9 @@ struct DataConfig {
 
   template <class V>
   void visit(V&& v) {
-    v("path", path), v("image_size", image_size), v("num_channels", num_channels), v("centered", centered),
-        v("random_flip", random_flip), v("uniform_dequantization", uniform_dequantization);
+    v("path", path), v("count", count), v("image_size", image_size), v("num_channels", num_channels),
+        v("centered", centered), v("random_flip", random_flip),
+        v("uniform_dequantization", uniform_dequantization);
   }
 };
 

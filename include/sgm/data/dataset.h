@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "sgm/core/config.h"
+
 namespace sgm {
 
 /// Images [height, width, channels] of bytes with optional class labels. Threads may share one object.
@@ -56,6 +58,12 @@ class Dataset {
 /// pixels are decoded here, once; larger ones when read. Throws Error naming file and remedy.
 std::unique_ptr<Dataset> open_dataset(const std::filesystem::path& path, int image_size = 0,
                                       int num_channels = 0);
+
+/// What config.path names, of config.image_size and config.num_channels; its first config.count images.
+std::unique_ptr<Dataset> open_dataset(const DataConfig& config);
+
+/// The first `count` images of a set. Throws Error when it has fewer.
+std::unique_ptr<Dataset> first_images(std::unique_ptr<Dataset> set, std::int64_t count);
 
 /// 1024 square images of uniformly random pixels without labels: for timing, which does not depend on what
 /// the images show.
