@@ -50,9 +50,8 @@ Interval interval(double u, double v) {
 /// The squares as components: each is a product of intervals, which a row or column shares.
 class Squares {
  public:
-  struct Point {
-    std::array<std::array<Interval, kMaxCells>, kAxes> intervals;
-  };
+  /// Of one point: the intervals of both axes.
+  using Board = std::array<std::array<Interval, kMaxCells>, kAxes>;
 
   Squares(int cells, double size, const Marginal& at)
       : cells_(static_cast<std::size_t>(cells)),
@@ -60,33 +59,40 @@ class Squares {
         low_(-0.5 * at.mean_coeff * size),
         std_(at.std),
         log_(-std::log(0.5 * static_cast<double>(cells_ * cells_ + cells_ % 2)) -
-             static_cast<double>(kAxes) * std::log(width_)) {}
+             static_cast<double>(kAxes) * std::log(width_)),
+        precision_(at.std > 0 ? 1.0 / at.std : 0.0) {}
 
+  std::size_t dim() const { return kAxes; }
   std::size_t count() const { return (cells_ * cells_ + 1) / 2; }
 
-  Point prepare(const double* x) const {
-    Point point;
-    for (std::size_t axis = 0; axis < kAxes; ++axis)
-      for (std::size_t j = 0; j < cells_; ++j) {
-        const double low = low_ + width_ * static_cast<double>(j) - x[axis], high = low + width_;
-        point.intervals[axis][j] = std_ > 0 ? interval(low / std_, high / std_) : without_noise(low, high);
-      }
-    return point;
+  template <std::size_t Lanes>
+  std::array<Board, Lanes> prepare(const Block<Lanes>& x) const {
+    std::array<Board, Lanes> boards;
+    for (std::size_t lane = 0; lane < Lanes; ++lane)
+      for (std::size_t axis = 0; axis < kAxes; ++axis)
+        for (std::size_t j = 0; j < cells_; ++j) {
+          const double low = low_ + width_ * static_cast<double>(j) - x[axis][lane], high = low + width_;
+          boards[lane][axis][j] = std_ > 0 ? interval(low / std_, high / std_) : without_noise(low, high);
+        }
+    return boards;
   }
 
-  double log_density(std::size_t k, const Point& point, double* gradient) const {
+  template <std::size_t Lanes>
+  void log_density(std::size_t k, const std::array<Board, Lanes>& boards, std::array<double, Lanes>& l,
+                   Block<Lanes>& gradient) const {
     const auto [i, j] = square(k);
-    const Interval &first = point.intervals[0][i], &second = point.intervals[1][j];
-    gradient[0] = std_ > 0 ? first.slope / std_ : 0.0;
-    gradient[1] = std_ > 0 ? second.slope / std_ : 0.0;
-    return log_ + first.log + second.log;
+    for (std::size_t lane = 0; lane < Lanes; ++lane) {
+      const Interval &first = boards[lane][0][i], &second = boards[lane][1][j];
+      l[lane] = log_ + first.log + second.log;
+      gradient[0][lane] = first.slope * precision_;
+      gradient[1][lane] = second.slope * precision_;
+    }
   }
 
-  void curvature(std::size_t k, const Point& point, const double* v, double* out) const {
+  void curvature(std::size_t k, const std::array<Board, 1>& boards, const double* v, double* out) const {
     const auto [i, j] = square(k);
-    const double scale = std_ > 0 ? 1.0 / (std_ * std_) : 0.0;
-    out[0] = scale * point.intervals[0][i].curvature * v[0];
-    out[1] = scale * point.intervals[1][j].curvature * v[1];
+    out[0] = boards[0][0][i].curvature * precision_ * precision_ * v[0];
+    out[1] = boards[0][1][j].curvature * precision_ * precision_ * v[1];
   }
 
   /// Row and column of the k-th square that is occupied.
@@ -104,6 +110,7 @@ class Squares {
 
   std::size_t cells_;
   double width_, low_, std_, log_;
+  double precision_;  // 1 / std
 };
 
 class Checkerboard final : public Density {

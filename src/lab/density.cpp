@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "lab/mixture.h"
 #include "lab/symmetric.h"
@@ -16,10 +17,6 @@ const double kLogTwoPi = std::log(2.0 * std::numbers::pi);
 /// Gaussian components with any covariance.
 class Gaussians {
  public:
-  struct Point {
-    const double* x;
-  };
-
   explicit Gaussians(int dim) : dim_(static_cast<std::size_t>(dim)) {}
 
   void add(double weight, std::span<const double> mean, const Eigensystem& covariance, const Marginal& at) {
@@ -37,21 +34,27 @@ class Gaussians {
     logs_.push_back(std::log(weight) - 0.5 * (static_cast<double>(dim_) * kLogTwoPi + log_det));
   }
 
+  std::size_t dim() const { return dim_; }
   std::size_t count() const { return logs_.size(); }
-  Point prepare(const double* x) const { return {x}; }
-  double log_density(std::size_t k, const Point& point, double* gradient) const {
+  template <std::size_t Lanes>
+  const Block<Lanes>& prepare(const Block<Lanes>& x) const {
+    return x;
+  }
+  template <std::size_t Lanes>
+  void log_density(std::size_t k, const Block<Lanes>& x, std::array<double, Lanes>& l,
+                   Block<Lanes>& gradient) const {
     const double* mean = means_.data() + k * dim_;
     const double* row = precisions_.data() + k * dim_ * dim_;
-    double squared = 0.0;
+    l.fill(logs_[k]);
     for (std::size_t i = 0; i < dim_; ++i, row += dim_) {
-      double sum = 0.0;
-      for (std::size_t j = 0; j < dim_; ++j) sum += row[j] * (mean[j] - point.x[j]);
-      gradient[i] = sum;
-      squared += sum * (mean[i] - point.x[i]);
+      gradient[i].fill(0.0);
+      for (std::size_t j = 0; j < dim_; ++j)
+        for (std::size_t lane = 0; lane < Lanes; ++lane) gradient[i][lane] += row[j] * (mean[j] - x[j][lane]);
+      for (std::size_t lane = 0; lane < Lanes; ++lane)
+        l[lane] -= 0.5 * gradient[i][lane] * (mean[i] - x[i][lane]);
     }
-    return logs_[k] - 0.5 * squared;
   }
-  void curvature(std::size_t k, const Point&, const double* v, double* out) const {
+  void curvature(std::size_t k, const Block<1>&, const double* v, double* out) const {
     const double* row = precisions_.data() + k * dim_ * dim_;
     for (std::size_t i = 0; i < dim_; ++i, row += dim_) {
       out[i] = 0.0;
@@ -67,10 +70,6 @@ class Gaussians {
 /// Isotropic Gaussian components of one width and one weight.
 class Kernels {
  public:
-  struct Point {
-    const double* x;
-  };
-
   Kernels(int dim, std::span<const double> centres, double std, const Marginal& at)
       : dim_(static_cast<std::size_t>(dim)), count_(centres.size() / dim_) {
     const double variance = at.mean_coeff * at.mean_coeff * std * std + at.std * at.std;
@@ -80,19 +79,25 @@ class Kernels {
     for (const double c : centres) centres_.push_back(at.mean_coeff * c);
   }
 
+  std::size_t dim() const { return dim_; }
   std::size_t count() const { return count_; }
-  Point prepare(const double* x) const { return {x}; }
-  double log_density(std::size_t k, const Point& point, double* gradient) const {
-    const double* centre = centres_.data() + k * dim_;
-    double squared = 0.0;
-    for (std::size_t i = 0; i < dim_; ++i) {
-      const double difference = centre[i] - point.x[i];
-      gradient[i] = precision_ * difference;
-      squared += difference * difference;
-    }
-    return log_ - 0.5 * precision_ * squared;
+  template <std::size_t Lanes>
+  const Block<Lanes>& prepare(const Block<Lanes>& x) const {
+    return x;
   }
-  void curvature(std::size_t, const Point&, const double* v, double* out) const {
+  template <std::size_t Lanes>
+  void log_density(std::size_t k, const Block<Lanes>& x, std::array<double, Lanes>& l,
+                   Block<Lanes>& gradient) const {
+    const double* centre = centres_.data() + k * dim_;
+    l.fill(log_);
+    for (std::size_t i = 0; i < dim_; ++i)
+      for (std::size_t lane = 0; lane < Lanes; ++lane) {
+        const double difference = centre[i] - x[i][lane];
+        gradient[i][lane] = precision_ * difference;
+        l[lane] -= 0.5 * gradient[i][lane] * difference;
+      }
+  }
+  void curvature(std::size_t, const Block<1>&, const double* v, double* out) const {
     for (std::size_t i = 0; i < dim_; ++i) out[i] = -precision_ * v[i];
   }
 
@@ -117,6 +122,19 @@ struct Moments {
           covariance[i * d + j] += weights[k] * (means[k * d + i] - mean[i]) * (means[k * d + j] - mean[j]);
   }
 };
+
+/// Running sums of weights.
+std::vector<double> cumulative_sums(std::span<const double> weights) {
+  std::vector<double> sums(weights.size());
+  std::partial_sum(weights.begin(), weights.end(), sums.begin());
+  return sums;
+}
+
+/// The first k whose running sum reaches the share u of the whole.
+std::size_t chosen(std::span<const double> cumulative, double u) {
+  const auto at = std::lower_bound(cumulative.begin(), cumulative.end(), u * cumulative.back());
+  return std::min(static_cast<std::size_t>(at - cumulative.begin()), cumulative.size() - 1);
+}
 
 class GaussianMixture final : public Density {
  public:
@@ -253,18 +271,6 @@ Density::Range range_around(std::span<const double> points, double margin) {
 }
 
 }  // namespace
-
-std::vector<double> cumulative_sums(std::span<const double> weights) {
-  std::vector<double> sums;
-  double sum = 0.0;
-  for (const double w : weights) sums.push_back(sum += w);
-  return sums;
-}
-
-std::size_t chosen(std::span<const double> cumulative, double u) {
-  const auto at = std::lower_bound(cumulative.begin(), cumulative.end(), u * cumulative.back());
-  return std::min(static_cast<std::size_t>(at - cumulative.begin()), cumulative.size() - 1);
-}
 
 std::unique_ptr<Density> gaussian_mixture(std::string name, std::vector<double> weights,
                                           std::vector<double> means, std::vector<double> covariances,

@@ -30,6 +30,8 @@ class PerturbedDensity {
   virtual double log_prob(std::span<const double> x) const = 0;
   /// The gradient of log_prob, which is returned; zero outside the support.
   virtual double score(std::span<const double> x, std::span<double> out) const = 0;
+  /// The same for many points [n, dim].
+  virtual void scores(std::span<const double> x, std::span<double> out) const = 0;
   /// The score, and the product of its Jacobian, which is symmetric, with `direction`.
   virtual void score_product(std::span<const double> x, std::span<const double> direction,
                              std::span<double> score, std::span<double> product) const = 0;
