@@ -9,6 +9,7 @@ set(
   group_norm_grad.cu
   ode.cu
   reduce.cu
+  replace.cu
   sampling.cu
   softmax.cu
   training.cu

@@ -152,6 +152,13 @@ TEST_P(Devices, SamplesAreTheCpus) {
     }
 }
 
+/// [8, 8], every second pixel 1.
+Tensor checkerboard(Context& context) {
+  std::vector<float> mask(64);
+  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = (i + i / 8) % 2 == 0 ? 1.0f : 0.0f;
+  return Tensor::from_host(context, std::span<const float>(mask), {8, 8});
+}
+
 TEST_P(Devices, CapturedUpdatesGiveTheSameSamples) {
   for (const Config& config : networks())
     for (const char* corrector : {"langevin", "ald", "none"}) {
@@ -169,6 +176,9 @@ TEST_P(Devices, CapturedUpdatesGiveTheSameSamples) {
       const auto sample = [&](bool capture) {
         SampleRequest request{.shape = {2, 8, 8, config.data.num_channels}, .seed = 3};
         request.capture = capture;
+        if (corrector[0] == 'a')  // constraints are captured with the updates
+          request.constraint = inpainting(run.trainer.sde(), Tensor::full(context(), request.shape, 0.3),
+                                          checkerboard(context()));
         const SampleResult result = sampler->sample(context(), score, request);
         EXPECT_EQ(result.nfe, std::vector<std::int64_t>(2, corrector[0] == 'n' ? 24 : 72));
         return result.x.to_host();

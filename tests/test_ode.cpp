@@ -295,7 +295,7 @@ TEST(ODESampler, NonFiniteScoresAreAnError) {
   expect_error({"not finite"}, [&] {
     sampler->sample(*context, elementwise_score([](double, const ImageTime&) { return NAN; }), request);
   });
-  request.constraint = [](State state, double, std::uint32_t) { return state; };
+  request.constraint = colorization(*sde, Tensor::zeros(*context, request.shape));
   expect_error({"constraint"}, [&] { sampler->sample(*context, golden_score(*sde), request); });
 }
 

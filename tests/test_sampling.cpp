@@ -229,25 +229,40 @@ TEST(PCSampler, StartsFromTheLatentOrThePrior) {
   EXPECT_EQ(sampler->sample(*context, never, request).x.to_host(), std::vector<float>(12, 0.25f));
 }
 
+/// Sets every element to seven and notes for which times.
+class Sevens final : public Constraint {
+ public:
+  std::vector<double> numbers(const TimePoint& next, const TimePoint& updated) const override {
+    return {next.t, updated.t};
+  }
+  State impose(const State& state, std::span<const Coefficient> numbers, const Noise& noise) const override {
+    EXPECT_EQ(state.x_mean.defined(), calls >= 39) << "means are made for the last step only";
+    EXPECT_EQ(noise.key.purpose, Purpose::constraint);
+    const std::uint32_t draw = noise.key.step + (noise.key.step_from ? *noise.key.step_from : 0);
+    EXPECT_EQ(draw, static_cast<std::uint32_t>(calls));
+    times.push_back(numbers[0].per_image().defined() ? numbers[0].per_image().to_host_f64()[1]
+                                                     : numbers[0].value());
+    ++calls;
+    const Tensor seven = Tensor::full(state.x.context(), state.x.shape(), 7.0);
+    return {seven, state.x_mean.defined() ? seven : Tensor()};
+  }
+  mutable int calls = 0;
+  mutable std::vector<double> times;
+};
+
 TEST(PCSampler, CallsTheConstraintAfterEveryUpdate) {
   const auto context = create_context("cpu");
   const auto sde = make_sde("vesde", 20);
   SamplingConfig config;
   config.corrector = "none";
-  std::vector<double> times;
+  const auto sevens = std::make_shared<Sevens>();
   SampleRequest request{.shape = {2, 2, 2, 1}};
-  request.constraint = [&](State state, double t, std::uint32_t call) {
-    EXPECT_EQ(call, times.size());
-    EXPECT_EQ(state.x_mean.defined(), call >= 38) << "means are made for the last step only";
-    times.push_back(t);
-    const Tensor seven = Tensor::full(*context, state.x.shape(), 7.0);
-    return State{seven, state.x_mean.defined() ? seven : Tensor()};
-  };
+  request.constraint = sevens;
   const SampleResult result = create_sampler(*sde, config)->sample(*context, golden_score(*sde), request);
-  ASSERT_EQ(times.size(), 40u);
-  EXPECT_EQ(times[0], 1.0);
-  EXPECT_EQ(times[1], 1.0);
-  EXPECT_EQ(times[39], 1e-5);
+  ASSERT_EQ(sevens->calls, 41) << "the start, and two slots";
+  const std::vector<TimePoint> grid = sampling_grid(20, 1e-5);
+  for (std::size_t call = 0; call < 41; ++call)  // at the time of the next update
+    EXPECT_EQ(sevens->times[call], grid[std::min<std::size_t>(call / 2, 19)].t) << call;
   EXPECT_EQ(result.x.to_host(), std::vector<float>(8, 7.0f));
 }
 
@@ -289,7 +304,7 @@ TEST(PCSampler, PassesNonFiniteScoresOn) {
 }
 
 TEST(Sampler, NamesThatConfigurationsUse) {
-  EXPECT_EQ(sampler_names(), (std::vector<std::string>{"pc", "ode"}));
+  EXPECT_EQ(sampler_names(), (std::vector<std::string>{"pc", "ode", "annealed_langevin"}));
   EXPECT_EQ(predictor_names(),
             (std::vector<std::string>{"euler_maruyama", "reverse_diffusion", "ancestral_sampling", "none"}));
   EXPECT_EQ(corrector_names(), (std::vector<std::string>{"langevin", "ald", "none"}));
@@ -330,7 +345,7 @@ TEST(Sampler, RefusesConfigurationsWithoutAMeaning) {
 
 TEST(Sampler, RefusesRequestsThatDoNotFit) {
   const auto context = create_context("cpu");
-  const auto sde = make_sde("vpsde", 30);
+  const auto sde = make_sde("vesde", 30);
   for (const std::string& method : sampler_names()) {
     SamplingConfig config;
     config.method = method;

@@ -69,18 +69,30 @@ class ReverseDiffusion final : public AffinePredictor {
   bool probability_flow_;
 };
 
-/// The posterior step of the chain that the SDE is the limit of.
+/// The posterior step of the chain that the SDE is the limit of, with the SDE's own noise, or with the
+/// posterior's for a known x_0: G_k std_{k-1} / std_k (DDPM's beta~), none at the end.
 class AncestralSampling final : public AffinePredictor {
  public:
-  AncestralSampling(const SDE& sde, const SamplingConfig& config) : AffinePredictor(true), sde_(sde) {
+  AncestralSampling(const SDE& sde, const SamplingConfig& config)
+      : AffinePredictor(true), sde_(sde), is_posterior_(config.ancestral_variance == "posterior") {
     check(!config.probability_flow,
           "sampling.predictor: ancestral_sampling has no probability flow; use reverse_diffusion or set "
           "sampling.probability_flow = false");
   }
-  ReverseStep coefficients(const TimePoint& at) const override { return sde_.ancestral(at); }
+  ReverseStep coefficients(const TimePoint& at) const override {
+    ReverseStep step = sde_.ancestral(at);
+    if (is_posterior_)
+      step.c = at.k == 0 ? 0.0 : sde_.discretize(at).G * chain_std(at, -1) / chain_std(at, 0);
+    return step;
+  }
 
  private:
+  double chain_std(const TimePoint& at, int offset) const {
+    return sde_.discrete_marginal(at.k + offset, at.num_scales).std;
+  }
+
   const SDE& sde_;
+  bool is_posterior_;
 };
 
 /// Leaves the batch alone and asks for no score; the final denoising step is then none either, as in the

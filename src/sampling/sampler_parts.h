@@ -11,6 +11,7 @@ namespace sgm {
 
 std::unique_ptr<Sampler> create_pc_sampler(const SDE& sde, const SamplingConfig& config);
 std::unique_ptr<Sampler> create_ode_sampler(const SDE& sde, const SamplingConfig& config);
+std::unique_ptr<Sampler> create_annealed_langevin(const SDE& sde, const SamplingConfig& config);
 
 /// config.eps, or the SDE's own. Throws Error outside (0, 1).
 double choose_eps(const SDE& sde, const SamplingConfig& config);

@@ -11,7 +11,8 @@ struct Entry {
   std::string_view name;
   std::unique_ptr<Sampler> (*create)(const SDE& sde, const SamplingConfig& config);
 };
-constexpr Entry kSamplers[] = {{"pc", create_pc_sampler}, {"ode", create_ode_sampler}};
+constexpr Entry kSamplers[] = {
+    {"pc", create_pc_sampler}, {"ode", create_ode_sampler}, {"annealed_langevin", create_annealed_langevin}};
 
 }  // namespace
 

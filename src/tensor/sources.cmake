@@ -1,1 +1,1 @@
-target_sources(sgm PRIVATE tensor/math.cpp tensor/tensor.cpp)
+target_sources(sgm PRIVATE tensor/math.cpp tensor/replace.cpp tensor/tensor.cpp)

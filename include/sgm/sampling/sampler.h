@@ -8,26 +8,21 @@
 #include <vector>
 
 #include "sgm/core/config.h"
-#include "sgm/sampling/predictor_corrector.h"
+#include "sgm/sampling/constraints.h"
 #include "sgm/sampling/score_fn.h"
 #include "sgm/sde/sde.h"
 #include "sgm/tensor/tensor.h"
 
 namespace sgm {
 
-/// Imposes what is known on a batch after every update, at the update's time: inpainting and colorization are
-/// this. `call` counts from 0 and names the constraint's own noise draws. x_mean is absent except in the last
-/// calls with sampling.denoise, and is then to be treated like x.
-using Constraint = std::function<State(State state, double t, std::uint32_t call)>;
-
 struct SampleRequest {
   Shape shape = {};                // [N, H, W, C]
   std::uint64_t seed = 0;          // with the sample index, all that an image depends on
   std::uint32_t first_sample = 0;  // sample index of the batch's first image
   Tensor latent = {};              // [N, H, W, C] f32 at t = 1, prior's scale; absent: drawn from the prior
-  Constraint constraint = {};      // empty: unconditional; not for ODE samplers
-  NoiseSource noise = {};          // empty: philox_noise(seed, first_sample)
-  bool capture = true;             // replay captured updates where the device can
+  std::shared_ptr<const Constraint> constraint = {};  // null: unconditional; not for ODE samplers
+  NoiseSource noise = {};                             // empty: philox_noise(seed, first_sample)
+  bool capture = true;                                // replay captured updates where the device can
   /// Told steps done and in all (of an ODE: thousandths of the way); false stops the run.
   std::function<bool(std::int64_t done, std::int64_t total)> progress = {};
 };

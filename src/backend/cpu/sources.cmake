@@ -10,6 +10,7 @@ target_sources(
           backend/cpu/group_norm.cpp
           backend/cpu/group_norm_grad.cpp
           backend/cpu/onednn.cpp
+          backend/cpu/replace.cpp
           backend/cpu/sampling.cpp
           backend/cpu/training.cpp
           backend/cpu/upfirdn.cpp
