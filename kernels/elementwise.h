@@ -128,17 +128,23 @@ struct PositionalEmbedding {
   void cuda(Context& context) const;
 };
 
-/// scale[n] = 1 / sigma of noise label n: the label is sigma itself or, where there is a table of num_scales
-/// geometric noise scales from sigma_max down to sigma_min, an index into it (truncated, and clamped to it).
+/// scale[n] = 1 / sqrt(sigma^2 + softening^2) of noise label n: the label is sigma itself or, where there is
+/// a table of num_scales geometric noise scales from sigma_max down to sigma_min, an index into it
+/// (truncated, and clamped to it).
 struct InverseSigma {
   ConstBuffer label;  // [n], f64
   Buffer scale;       // [n], f64
   std::int64_t n;
   double sigma_min, sigma_max;
   std::int64_t num_scales;  // 0: labels are sigmas
+  double softening = 0.0;
 
-  /// 1 / sigma of one label; NaN stays NaN.
+  /// Of one label; NaN stays NaN.
   SGM_HD double of(double value) const {
+    const double exact = inverse(value);
+    return softening == 0.0 ? exact : exact / sqrt(1.0 + softening * softening * exact * exact);
+  }
+  SGM_HD double inverse(double value) const {
     if (num_scales == 0) return 1.0 / value;
     const double last = static_cast<double>(num_scales - 1), whole = trunc(value);
     const double index = whole < 0.0 ? 0.0 : last < whole ? last : whole;

@@ -11,6 +11,7 @@ set(
   reduce.cu
   replace.cu
   sampling.cu
+  score_matching.cu
   softmax.cu
   training.cu
   upfirdn.cu)

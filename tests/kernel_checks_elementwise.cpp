@@ -257,6 +257,10 @@ void check_inverse_sigma(Context& context, DType) {
   const Guarded in(context, sigmas, DType::f64), y(context, std::ssize(sigmas), DType::f64);
   run(InverseSigma{in.buffer(), y.buffer(), std::ssize(sigmas), 0.01, 50.0, 0}, context);
   expect_close(y.values(), map(sigmas, [](double v, auto) { return 1.0 / v; }), roundings(DType::f64));
+  const Guarded soft(context, std::ssize(sigmas), DType::f64);
+  run(InverseSigma{in.buffer(), soft.buffer(), std::ssize(sigmas), 0.01, 50.0, 0, 2.5}, context);
+  expect_close(soft.values(), map(sigmas, [](double v, auto) { return 1.0 / std::hypot(v, 2.5); }),
+               roundings(DType::f64));
 
   // Between two indices the lower one counts, beyond the table its ends do.
   const std::vector<double> labels = {0.0, 0.999, 1.0, 7.5, 8.0, 9.0, 1e9, -0.5, -3.0, NAN};

@@ -344,6 +344,7 @@ std::vector<OpRow> op_table() {
   for (const Shape& shape : kPlainShapes) add_activations(rows, shape);
   add_channel_ops(rows);
   add_products(rows);
+  add_tangent_ops(rows);
   add_convolutions(rows);
   add_normalisations(rows);
   add_resampling(rows);

@@ -37,4 +37,7 @@ struct OpRow {
 
 std::vector<OpRow> op_table();
 
+/// Parts of it in files of their own.
+void add_tangent_ops(std::vector<OpRow>& rows);
+
 }  // namespace sgm

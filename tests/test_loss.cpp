@@ -22,7 +22,7 @@ constexpr double kMean = 0.4, kVariance = 0.25 * 0.25;  // of the closed-form da
 /// The golden files' network: exact for elements N(0.4, 0.25^2). VE networks return the score, VP networks
 /// predict the noise, from the continuous kernel in discrete training, too. Its output may be scaled, to make
 /// it wrong.
-DenoisingLoss::Network closed_form_network(const SDE& sde, bool discrete, double factor = 1.0) {
+LossNetwork::Forward closed_form_network(const SDE& sde, bool discrete, double factor = 1.0) {
   return [&sde, discrete, factor](const Tensor& x, const Tensor& labels) {
     const bool is_ve = sde.prior_std() > 1.0;
     const std::vector<double> label = labels.to_host_f64();
@@ -49,7 +49,7 @@ TrainingConfig loss_config(bool continuous, bool reduce_mean, bool likelihood_we
   return config;
 }
 
-class Loss : public testing::Test {
+class DenoisingLosses : public testing::Test {
  protected:
   const std::unique_ptr<Context> context_ = create_context("cpu", 2);
 };
@@ -81,10 +81,10 @@ double golden_loss(Context& context, const SDE& sde, const TrainingConfig& confi
   const Tensor x0 = golden_batch(context, dtype);
   const Tensor z = golden_noise(1, x0).to(dtype);
   const DenoisingLoss loss(sde, config);
-  return loss.evaluate(closed_form_network(sde, !config.continuous), x0, u, z).mean.value().item();
+  return loss.evaluate(closed_form_network(sde, !config.continuous), x0, u, {z}).mean.value().item();
 }
 
-TEST_F(Loss, EqualsTheOriginal) {
+TEST_F(DenoisingLosses, EqualsTheOriginal) {
   const nlohmann::json golden = golden_file("losses.json");
   struct Row {
     std::string key, sde;
@@ -117,7 +117,7 @@ TEST_F(Loss, EqualsTheOriginal) {
 
 // ---- gradients --------------------------------------------------------------------------------------------
 
-TEST_F(Loss, GradientIsThatOfTheMean) {
+TEST_F(DenoisingLosses, GradientIsThatOfTheMean) {
   struct Row {
     const char* sde;
     bool continuous, likelihood;
@@ -141,13 +141,13 @@ TEST_F(Loss, GradientIsThatOfTheMean) {
         const double size = 1.0 / sde->prior_std();
         const Values output{shape, random_values(shape.numel(), 3, 0.0, size)};
         const auto of_output = [&](std::span<const Var> inputs) {
-          return loss.evaluate([&](const Tensor&, const Tensor&) { return inputs[0]; }, x0, u, z).mean;
+          return loss.evaluate([&](const Tensor&, const Tensor&) { return inputs[0]; }, x0, u, {z}).mean;
         };
         expect_gradients(*context_, of_output, {output});
       }
 }
 
-TEST_F(Loss, IsTheMeanOverImages) {
+TEST_F(DenoisingLosses, IsTheMeanOverImages) {
   const auto sde = make_sde("vpsde", 1000);
   for (const bool continuous : {true, false}) {
     const DenoisingLoss loss(*sde, loss_config(continuous, true));
@@ -162,7 +162,7 @@ TEST_F(Loss, IsTheMeanOverImages) {
 
 // ---- terms and draws --------------------------------------------------------------------------------------
 
-TEST_F(Loss, TimesCoverTheirRange) {
+TEST_F(DenoisingLosses, TimesCoverTheirRange) {
   const double below_one = std::nextafter(1.0, 0.0);
   for (const std::string& name : sde_names()) {
     const auto sde = make_sde(name, 1000);
@@ -185,7 +185,7 @@ TEST_F(Loss, TimesCoverTheirRange) {
     }
 }
 
-TEST_F(Loss, DrawsDependOnKeyAndImageAlone) {
+TEST_F(DenoisingLosses, DrawsDependOnKeyAndImageAlone) {
   const auto sde = make_sde("subvpsde", 1000);
   const DenoisingLoss loss(*sde, loss_config(true, true));
   const auto network = closed_form_network(*sde, false);
@@ -204,7 +204,7 @@ TEST_F(Loss, DrawsDependOnKeyAndImageAlone) {
   EXPECT_NE(of_image(0, 4, {12, Purpose::noise, 2}), whole);
 }
 
-TEST_F(Loss, RefusesWhatHasNoMeaning) {
+TEST_F(DenoisingLosses, RefusesWhatHasNoMeaning) {
   const auto vp = make_sde("vpsde", 1000), sub_vp = make_sde("subvpsde", 1000);
   expect_error({"likelihood_weighting", "continuous"},
                [&] { DenoisingLoss(*vp, loss_config(false, true, true)); });
@@ -212,13 +212,13 @@ TEST_F(Loss, RefusesWhatHasNoMeaning) {
   const DenoisingLoss loss(*vp, loss_config(true, true));
   const Tensor x0 = golden_batch(*context_, DType::f32);
   const auto network = closed_form_network(*vp, false);
-  expect_error({"loss", "3"}, [&] { loss.evaluate(network, x0, std::vector<double>(3, 0.5), x0); });
+  expect_error({"loss", "3"}, [&] { loss.evaluate(network, x0, std::vector<double>(3, 0.5), {x0}); });
   expect_error({"loss"}, [&] {
-    loss.evaluate(network, x0, std::vector<double>(4, 0.5), Tensor::zeros(*context_, {4, 4, 4, 1}));
+    loss.evaluate(network, x0, std::vector<double>(4, 0.5), {Tensor::zeros(*context_, {4, 4, 4, 1})});
   });
 }
 
-TEST_F(Loss, NotANumberIsNotHidden) {
+TEST_F(DenoisingLosses, NotANumberIsNotHidden) {
   const auto sde = make_sde("vpsde", 1000);
   const DenoisingLoss loss(*sde, loss_config(true, true));
   std::vector<double> values(kImages * 48, 0.5);
@@ -236,7 +236,7 @@ TEST_F(Loss, NotANumberIsNotHidden) {
 
 /// With x0 ~ N(0.4, 0.25^2) per element the network is exact. Its loss is then the variance of z given x_t,
 /// m^2 0.25^2 / (m^2 0.25^2 + std^2), times the weights, and any other network's is larger.
-TEST_F(Loss, TheTrueScoreMinimisesIt) {
+TEST_F(DenoisingLosses, TheTrueScoreMinimisesIt) {
   constexpr std::int64_t kCount = 2000, kElements = 16;
   const Shape shape{kCount, 4, 4, 1};
   const Tensor x0 =
@@ -252,7 +252,7 @@ TEST_F(Loss, TheTrueScoreMinimisesIt) {
       const auto sde = make_sde(name, 1000);
       const DenoisingLoss loss(*sde, loss_config(true, true, likelihood));
       const auto with_factor = [&](double factor) {
-        return loss.evaluate(closed_form_network(*sde, false, factor), x0, u, z).mean.value().item();
+        return loss.evaluate(closed_form_network(*sde, false, factor), x0, u, {z}).mean.value().item();
       };
       double expected = 0.0, variance = 0.0;
       for (const double each : u) {

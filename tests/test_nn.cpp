@@ -331,14 +331,16 @@ TEST_F(Network, PublishedValuesMustFitTheirParts) {
 }
 
 TEST_F(Network, EveryNameOfTheTableBuilds) {
-  EXPECT_EQ(network_names(), (std::vector<std::string>{"ncsnpp", "ddpm"}));
+  EXPECT_EQ(network_names(), (std::vector<std::string>{"ncsnpp", "ddpm", "mlp"}));
   for (const std::string& name : network_names()) {
     Config config = small_config();
     config.model.name = name;
     config.model.nf = 32;
     config.model.embedding_type = "positional";
+    if (name == "mlp") config.data.image_size = 1;
     const auto network = create(config);
-    const Values x{{1, 16, 16, 3}, random_values(16 * 16 * 3, 1)};
+    const std::int64_t size = config.data.image_size;
+    const Values x{{1, size, size, 3}, random_values(size * size * 3, 1)};
     EXPECT_EQ(output_of(*network, x, {3.0}, {}).shape, x.shape) << name;
   }
 }

@@ -93,6 +93,28 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
   });
 }
 
+Var linear_transposed(const Var& x, const Var& weight) {
+  const Tensor &in = x.value(), &w = weight.value();
+  check(in.shape().rank() == 2 && w.shape().rank() == 2 && in.shape()[1] == w.shape()[0],
+        "linear_transposed: x ", in.shape(), " and weight ", w.shape(), " do not fit");
+  check(in.dtype() != DType::bf16 && w.dtype() == in.dtype(),
+        "linear_transposed: x and weight must both be f32 or both f64, got ", in.dtype(), " and ", w.dtype());
+  Tensor y = Tensor::empty(in.context(), {in.shape()[0], w.shape()[1]}, in.dtype());
+  multiply(in, false, w, false, {}, y);
+  return record("linear_transposed", y, {x, weight}, [in, w](const Gradient& dy, InputGradients& into) {
+    if (into.wanted(0)) {
+      Tensor dx = Tensor::empty(in.context(), in.shape(), in.dtype());
+      multiply(dy.tensor, false, w, true, {}, dx);
+      into.add(0, {dx, dy.factor});
+    }
+    if (into.wanted(1)) {
+      Tensor dw = Tensor::empty(w.context(), w.shape(), w.dtype());
+      multiply(in, true, dy.tensor, false, {}, dw);
+      into.add(1, {dw, dy.factor});
+    }
+  });
+}
+
 Var attention(const Var& qkv) {
   const Tensor& in = qkv.value();
   const Shape s = in.shape();

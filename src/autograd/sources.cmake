@@ -3,4 +3,5 @@ target_sources(
   PRIVATE autograd/var.cpp
           autograd/ops_elementwise.cpp
           autograd/ops_matmul.cpp
-          autograd/ops_image.cpp)
+          autograd/ops_image.cpp
+          autograd/ops_tangent.cpp)

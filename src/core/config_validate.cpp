@@ -50,10 +50,20 @@ void check_choice(const char* key, const std::string& value,
   fail(key, " must be one of ", list, "; got '", value, '\'');
 }
 
-void validate_data(const DataConfig& data) {
+constexpr int kMaxDimensions = 64;  // of the points that the mlp takes
+
+/// Images, or points [1, 1, d] of low-dimensional data.
+void validate_data(const DataConfig& data, bool points) {
   check(data.path.find('\0') == std::string::npos, "data.path must not contain a zero byte");
   check_range("data.count", data.count, 0);
   check_range("data.image_size", data.image_size, 1, kMaxImageSize);
+  if (points) {
+    check(data.image_size == 1,
+          "data.image_size must be 1 for the mlp, whose data are points of data.num_channels dimensions; got ",
+          data.image_size);
+    check_range("data.num_channels", data.num_channels, 1, kMaxDimensions);
+    return;
+  }
   check(data.num_channels == 1 || data.num_channels == 3,
         "data.num_channels must be 1 (grey) or 3 (RGB), got ", data.num_channels);
 }
@@ -172,10 +182,11 @@ void validate_sampling(const SamplingConfig& sampling) {
 }  // namespace
 
 void validate(const Config& config) {
-  validate_data(config.data);
+  const bool points = config.model.name == "mlp";
+  validate_data(config.data, points);
   validate_sde(config.sde);
   validate_model(config.model);
-  validate_resolutions(config.model, config.data.image_size);
+  if (!points) validate_resolutions(config.model, config.data.image_size);
   validate_training(config.training);
   validate_optim(config.optim);
   validate_sampling(config.sampling);

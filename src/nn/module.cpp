@@ -1,5 +1,6 @@
 #include "sgm/nn/module.h"
 
+#include "nn/mlp.h"
 #include "nn/unet.h"
 #include "sgm/core/registry.h"
 
@@ -72,7 +73,7 @@ struct NetworkEntry {
   const char* name;
   std::unique_ptr<ScoreNetwork> (*create)(const Config&, Builder&);
 };
-constexpr NetworkEntry kNetworks[] = {{"ncsnpp", create_ncsnpp}, {"ddpm", create_ddpm}};
+constexpr NetworkEntry kNetworks[] = {{"ncsnpp", create_ncsnpp}, {"ddpm", create_ddpm}, {"mlp", create_mlp}};
 
 }  // namespace
 

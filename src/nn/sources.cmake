@@ -1,1 +1,1 @@
-target_sources(sgm PRIVATE nn/blocks.cpp nn/layers.cpp nn/module.cpp nn/unet.cpp)
+target_sources(sgm PRIVATE nn/blocks.cpp nn/layers.cpp nn/mlp.cpp nn/module.cpp nn/unet.cpp)

@@ -5,7 +5,10 @@
 #include <vector>
 
 #include "kernels/elementwise.h"
+#include "kernels/score_matching.h"
 #include "kernels/training.h"
+#include "score/loss_family.h"
+#include "sgm/core/registry.h"
 #include "sgm/tensor/math.h"
 
 namespace sgm {
@@ -13,17 +16,41 @@ namespace {
 
 constexpr double kSmallestTime = 1e-5;  // closer to t = 0 the target's variance explodes
 
-/// The mean of [N] f64 values as a [1] tensor.
-Tensor mean_of(const Tensor& values) {
-  Tensor mean = Tensor::empty(values.context(), {1}, DType::f64);
-  const auto n = static_cast<double>(values.numel());
-  run(SumRows{values.buffer(), mean.buffer(), values.numel(), 1, 1.0 / n}, values.context());
-  return mean;
+Tensor random_signs(Context& context, const Shape& shape, const NoiseKey& key, DType dtype) {
+  Tensor y = Tensor::empty(context, shape, dtype);
+  const std::int64_t n = shape[0];
+  run(RandomSigns{y.buffer(), n, n > 0 ? shape.numel() / n : 0, key}, context);
+  return y;
 }
 
 }  // namespace
 
-DenoisingLoss::DenoisingLoss(const SDE& sde, const TrainingConfig& config)
+LossTerms plain_terms(double std) {
+  const double unit = std > 0 ? std : 1.0;
+  return {.label = 1.0, .mean_coeff = 1.0, .std = std, .a = unit, .b = 1.0, .weight = 1.0, .unit = unit};
+}
+
+// ---- networks ---------------------------------------------------------------------------------------------
+
+LossNetwork::LossNetwork(ScoreNetwork& network, const ForwardMode& mode)
+    : forward_([&network, mode](const Tensor& x, const Tensor& label) {
+        return network.forward(Var(x), label, mode);
+      }) {
+  if (auto* twice = dynamic_cast<TangentNetwork*>(&network))
+    tangent_ = [twice, mode](const Tensor& x, const Tensor& directions, const Tensor& label) {
+      return twice->forward_tangent(Var(x), directions, label, mode);
+    };
+}
+
+TangentNetwork::Tangent LossNetwork::tangent(const Tensor& x, const Tensor& directions,
+                                             const Tensor& label) const {
+  check(bool(tangent_), "loss: the network has no tangents");
+  return tangent_(x, directions, label);
+}
+
+// ---- noise levels -----------------------------------------------------------------------------------------
+
+Loss::Loss(const SDE& sde, const TrainingConfig& config)
     : sde_(sde),
       continuous_(config.continuous),
       reduce_mean_(config.reduce_mean),
@@ -33,80 +60,64 @@ DenoisingLoss::DenoisingLoss(const SDE& sde, const TrainingConfig& config)
   if (!continuous_) sde_.discrete_marginal(0, sde_.num_scales());
 }
 
-LossTerms DenoisingLoss::terms(double u) const {
+LossTerms Loss::terms(double u) const {
   if (continuous_) {
     const double t = kSmallestTime + u * (1.0 - kSmallestTime);
     const double std = sde_.marginal_std(t), scale = sde_.score_scale(t), g = sde_.diffusion(t);
-    const LossTerms by_variance{sde_.noise_label(t), sde_.mean_coeff(t), std, scale * std, 1.0, 1.0};
+    const LossTerms by_variance{sde_.noise_label(t), sde_.mean_coeff(t), std, scale * std, 1.0, 1.0, std};
     if (!likelihood_weighting_) return by_variance;
-    return {by_variance.label, by_variance.mean_coeff, std, scale, 1.0 / std, g * g};
+    return {by_variance.label, by_variance.mean_coeff, std, scale, 1.0 / std, g * g, std};
   }
   const int n = sde_.num_scales();
   const int k = std::min(n - 1, static_cast<int>(u * n));
   const TimePoint at{n > 1 ? static_cast<double>(k) / (n - 1) : 1.0, k, n};
   const Marginal marginal = sde_.discrete_marginal(k, n);
   const double scale = sde_.discrete_score_scale(at);
-  return {sde_.discrete_label(at), marginal.mean_coeff, marginal.std, scale * marginal.std, 1.0, 1.0};
+  return {sde_.discrete_label(at),
+          marginal.mean_coeff,
+          marginal.std,
+          scale * marginal.std,
+          1.0,
+          1.0,
+          marginal.std};
 }
 
-LossInputs DenoisingLoss::create_inputs(Context& context, std::int64_t n) const {
+namespace {
+
+/// The columns of a batch's terms.
+constexpr struct {
+  Tensor LossInputs::*column;
+  double LossTerms::*field;
+} kColumns[] = {{&LossInputs::label, &LossTerms::label}, {&LossInputs::mean_coeff, &LossTerms::mean_coeff},
+                {&LossInputs::std, &LossTerms::std},     {&LossInputs::a, &LossTerms::a},
+                {&LossInputs::b, &LossTerms::b},         {&LossInputs::weight, &LossTerms::weight},
+                {&LossInputs::unit, &LossTerms::unit}};
+
+}  // namespace
+
+LossInputs Loss::create_inputs(Context& context, const Shape& batch, DType) const {
   LossInputs inputs;
-  for (Tensor* column :
-       {&inputs.label, &inputs.mean_coeff, &inputs.std, &inputs.a, &inputs.b, &inputs.weight})
-    *column = Tensor::empty(context, {n}, DType::f64);
+  for (const auto& [column, field] : kColumns)
+    inputs.*column = Tensor::empty(context, {batch[0]}, DType::f64);
   return inputs;
 }
 
-void DenoisingLoss::fill(LossInputs& inputs, std::span<const double> u) const {
+void Loss::fill(LossInputs& inputs, std::span<const double> u) const {
   std::vector<LossTerms> all;
   for (const double each : u) all.push_back(terms(each));
-  const auto column = [&](Tensor& to, double LossTerms::*field) {
-    std::vector<double> values;
-    for (const LossTerms& t : all) values.push_back(t.*field);
-    to.upload(std::span<const double>(values));
-  };
-  column(inputs.label, &LossTerms::label);
-  column(inputs.mean_coeff, &LossTerms::mean_coeff);
-  column(inputs.std, &LossTerms::std);
-  column(inputs.a, &LossTerms::a);
-  column(inputs.b, &LossTerms::b);
-  column(inputs.weight, &LossTerms::weight);
+  fill(inputs, std::span<const LossTerms>(all));
 }
 
-LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, const LossInputs& inputs,
-                                   const Tensor& z) const {
-  const std::int64_t n = x0.shape()[0];
-  check(inputs.label.numel() == n && z.shape() == x0.shape(), "loss: ", inputs.label.numel(),
-        " times and noise ", z.shape(), " for images ", x0.shape());
-  Context& context = x0.context();
-  const AffineResult perturbed =
-      affine_step({.x = x0, .noise = Noise{{}, z}, .a = inputs.mean_coeff, .c = inputs.std});
-  const Var output = network(perturbed.y, inputs.label);
-  Tensor per_image = Tensor::empty(context, {n}, DType::f64);
-  Tensor gradient = Tensor::empty(context, x0.shape(), output.value().dtype());
-  run(ResidualLoss{output.value().const_buffer(), z.buffer(), inputs.a.buffer(), inputs.b.buffer(),
-                   inputs.weight.buffer(), per_image.buffer(), gradient.buffer(), n, x0.numel() / n,
-                   reduce_mean_},
-      context);
-  Var mean = record("denoising_loss", mean_of(per_image), {output},
-                    [gradient](const Gradient& grad_out, InputGradients& into) {
-                      Tensor scaled = Tensor::empty(gradient.context(), gradient.shape(), gradient.dtype());
-                      run(ScaleRows{gradient.buffer(), grad_out.tensor.buffer(), scaled.buffer(), 1,
-                                    scaled.numel(), grad_out.factor, 0.0},
-                          gradient.context());
-                      into.add(0, {scaled});
-                    });
-  return {mean, per_image};
+void Loss::fill(LossInputs& inputs, std::span<const LossTerms> all) const {
+  std::vector<double> values;
+  for (const auto& [column, field] : kColumns) {
+    values.clear();
+    for (const LossTerms& each : all) values.push_back(each.*field);
+    (inputs.*column).upload(std::span<const double>(values));
+  }
 }
 
-LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
-                                   const Tensor& z) const {
-  LossInputs inputs = create_inputs(x0.context(), static_cast<std::int64_t>(u.size()));
-  fill(inputs, u);
-  return evaluate(network, x0, inputs, z);
-}
-
-std::vector<double> DenoisingLoss::draw(NoiseKey key, std::int64_t n) {
+std::vector<double> Loss::draw(NoiseKey key, std::int64_t n) {
   key.purpose = Purpose::time;
   std::vector<double> u;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -117,10 +128,101 @@ std::vector<double> DenoisingLoss::draw(NoiseKey key, std::int64_t n) {
   return u;
 }
 
-LossResult DenoisingLoss::evaluate(const Network& network, const Tensor& x0, NoiseKey key) const {
-  key.purpose = Purpose::noise;
-  return evaluate(network, x0, draw(key, x0.shape()[0]),
-                  normal(x0.context(), x0.shape(), key, 1.0, x0.dtype()));
+// ---- evaluation -------------------------------------------------------------------------------------------
+
+LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, const LossInputs& inputs,
+                          const Draws& draws) const {
+  check(inputs.label.numel() == x0.shape()[0] && draws.z.shape() == x0.shape(),
+        "loss: ", inputs.label.numel(), " times and noise ", draws.z.shape(), " for images ", x0.shape());
+  check(!draws_directions() || (draws.v.defined() && draws.v.shape() == x0.shape()),
+        "loss: directions must be given like the images ", x0.shape());
+  const AffineResult perturbed =
+      affine_step({.x = x0, .noise = Noise{{}, draws.z}, .a = inputs.mean_coeff, .c = inputs.std});
+  return of_perturbed(network, perturbed.y, inputs, draws);
 }
+
+LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, const LossInputs& inputs,
+                          NoiseKey key) const {
+  key.purpose = Purpose::noise;
+  Draws draws{normal(x0.context(), x0.shape(), key, 1.0, x0.dtype()), {}};
+  key.purpose = Purpose::direction;
+  if (draws_directions()) draws.v = random_signs(x0.context(), x0.shape(), key, x0.dtype());
+  return evaluate(network, x0, inputs, draws);
+}
+
+LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, std::span<const double> u,
+                          const Draws& draws) const {
+  LossInputs inputs = create_inputs(x0.context(), with_batch(x0.shape(), std::ssize(u)), x0.dtype());
+  fill(inputs, u);
+  return evaluate(network, x0, inputs, draws);
+}
+
+LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, NoiseKey key) const {
+  LossInputs inputs = create_inputs(x0.context(), x0.shape(), x0.dtype());
+  fill(inputs, draw(key, x0.shape()[0]));
+  return evaluate(network, x0, inputs, key);
+}
+
+Var mean_loss(std::string_view op, const Tensor& per_image, std::vector<Var> outputs,
+              std::vector<Tensor> gradients) {
+  Tensor mean = Tensor::empty(per_image.context(), {1}, DType::f64);
+  const std::int64_t n = per_image.numel();
+  run(SumRows{per_image.buffer(), mean.buffer(), n, 1, 1.0 / static_cast<double>(n)}, mean.context());
+  return record(op, mean, std::move(outputs),
+                [gradients = std::move(gradients)](const Gradient& grad_out, InputGradients& into) {
+                  for (std::size_t i = 0; i < gradients.size(); ++i) {
+                    if (!into.wanted(i)) continue;
+                    const Tensor& gradient = gradients[i];
+                    Tensor scaled = Tensor::empty(gradient.context(), gradient.shape(), gradient.dtype());
+                    run(ScaleRows{gradient.buffer(), grad_out.tensor.buffer(), scaled.buffer(), 1,
+                                  scaled.numel(), grad_out.factor, 0.0},
+                        gradient.context());
+                    into.add(i, {scaled});
+                  }
+                });
+}
+
+LossResult DenoisingLoss::of_perturbed(const LossNetwork& network, const Tensor& x, const LossInputs& inputs,
+                                       const Draws& draws) const {
+  const std::int64_t n = x.shape()[0];
+  const Var output = network.forward(x, inputs.label);
+  Tensor per_image = Tensor::empty(x.context(), {n}, DType::f64);
+  Tensor gradient = Tensor::empty(x.context(), x.shape(), output.value().dtype());
+  run(ResidualLoss{output.value().const_buffer(), draws.z.buffer(), inputs.a.buffer(), inputs.b.buffer(),
+                   inputs.weight.buffer(), per_image.buffer(), gradient.buffer(), n, x.numel() / n,
+                   reduces_to_mean()},
+      x.context());
+  return {mean_loss("denoising_loss", per_image, {output}, {gradient}), per_image};
+}
+
+// ---- table ------------------------------------------------------------------------------------------------
+
+namespace {
+
+std::unique_ptr<Loss> create_denoising(const SDE& sde, const TrainingConfig& config) {
+  return std::make_unique<DenoisingLoss>(sde, config);
+}
+
+constexpr struct {
+  const char* name;
+  std::unique_ptr<Loss> (*create)(const SDE&, const TrainingConfig&);
+  bool differentiates_twice;
+} kLosses[] = {{"dsm", create_denoising, false},
+               {"fd_ssm", create_difference_loss, false},
+               {"ssm", create_sliced_loss, true},
+               {"ssm_vr", create_variance_reduced_loss, true},
+               {"esm", create_explicit_loss, true}};
+
+}  // namespace
+
+std::unique_ptr<Loss> create_loss(const SDE& sde, const TrainingConfig& config, const ScoreNetwork& network) {
+  const auto& entry = find_entry(kLosses, config.loss, "training.loss");
+  check(!entry.differentiates_twice || dynamic_cast<const TangentNetwork*>(&network), "training.loss '",
+        config.loss,
+        "' differentiates the network twice, which only model.name = mlp offers; use dsm or fd_ssm");
+  return entry.create(sde, config);
+}
+
+std::vector<std::string> loss_names() { return names_of(kLosses); }
 
 }  // namespace sgm

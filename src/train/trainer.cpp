@@ -41,7 +41,7 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, Context& context,
       sde_(create_sde(config.sde)),
       network_(create_network(config, context)),
       optimizer_(*network_, config.optim, config.model.ema_rate),
-      loss_(*sde_, config.training),
+      loss_(create_loss(*sde_, config.training, *network_)),
       loader_(dataset, loader_options(config)),
       compute_(use_precision(context, config.training.precision)),
       captured_(context, capture) {
@@ -51,7 +51,7 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, Context& context,
         "data: images are ", dataset.height(), " x ", dataset.width(), " x ", dataset.channels(),
         ", the model wants ", d.image_size, " x ", d.image_size, " x ", d.num_channels);
   x0_ = Tensor::empty(context, {config.training.batch_size, d.image_size, d.image_size, d.num_channels});
-  inputs_ = loss_.create_inputs(context, config.training.batch_size);
+  inputs_ = loss_->create_inputs(context, x0_.shape());
   step_number_ = Tensor::zeros(context, {1}, DType::f64);
   loss_sum_ = Tensor::zeros(context, {1}, DType::f64);
   norm_sum_ = Tensor::zeros(context, {1}, DType::f64);
@@ -61,7 +61,7 @@ void Trainer::launch() {
   const Batch batch = loader_.next();
   x0_.upload(std::span<const float>(batch.images));
   const auto step = static_cast<std::uint32_t>(position());
-  loss_.fill(inputs_, DenoisingLoss::draw({.seed = config_.training.seed, .step = step}, x0_.shape()[0]));
+  loss_->fill(inputs_, Loss::draw({.seed = config_.training.seed, .step = step}, x0_.shape()[0]));
   context_.copy_from_host(step_number_.data<double>(), &step, sizeof step);
   optimizer_.begin_step();
   captured_.run([this] { work(); });
@@ -75,9 +75,7 @@ void Trainer::work() {
   NoiseKey key{.seed = config_.training.seed, .purpose = Purpose::noise};
   key.step_from = reinterpret_cast<const std::uint32_t*>(step_number_.data<double>());
   const ForwardMode mode{compute_, true, key};
-  const LossResult loss = loss_.evaluate(
-      [&](const Tensor& x, const Tensor& label) { return network_->forward(Var(x), label, mode); }, x0_,
-      inputs_, normal(context_, x0_.shape(), key));
+  const LossResult loss = loss_->evaluate(LossNetwork(*network_, mode), x0_, inputs_, key);
   loss.mean.backward(Tensor::full(context_, {1}, 1.0, DType::f64));
   optimizer_.update();
   loss_sum_.add(loss.mean.value());

@@ -24,6 +24,14 @@ Var cast(const Var& x, DType dtype);
 /// x [.., C] + bias [C].
 Var add_bias(const Var& x, const Var& bias);
 
+// ---- tangents ---------------------------------------------------------------------------------------------
+
+/// v times the derivative of order 0 to 2 of the activation (none or swish) at x. v [K n, ...] may hold K
+/// tangents for every entry of x [n, ...], one batch after the other.
+Var derivative_product(const Var& x, const Var& v, Activation activation, int order);
+/// x v, with v as above.
+Var multiply(const Var& x, const Var& v);
+
 // ---- shape ------------------------------------------------------------------------------------------------
 
 Var reshape(const Var& x, Shape shape);
@@ -34,6 +42,8 @@ Var concat_channels(const Var& a, const Var& b);
 
 /// x [M, I] weight [O, I]^T + bias [O] -> [M, O].
 Var linear(const Var& x, const Var& weight, const Var& bias);
+/// x [M, O] weight [O, I] -> [M, I]: what linear does to gradients.
+Var linear_transposed(const Var& x, const Var& weight);
 /// Single-head attention of every pixel to every pixel: qkv [N, H, W, 3C] holds queries, keys and values;
 /// softmax(q k^T / sqrt C) v -> [N, H, W, C]. Softmax in f32 whatever qkv is.
 Var attention(const Var& qkv);

@@ -1,26 +1,37 @@
 #pragma once
-// Denoising score matching: the continuous loss (eq. 7) and its discrete ancestors of SMLD and DDPM.
+// What score networks are trained to minimise. Every loss has one minimum, the score of the perturbed data;
+// they differ in what they ask of the SDE and of the network (docs/score_matching.md).
 
+#include <concepts>
 #include <functional>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "sgm/autograd/var.h"
 #include "sgm/core/config.h"
-#include "sgm/nn/module.h"
+#include "sgm/nn/tangent_network.h"
 #include "sgm/sde/sde.h"
 
 namespace sgm {
 
 /// Everything that the loss of one image needs to know of its noise level: the perturbed image is
-/// mean_coeff x0 + std z, the network is told `label`, and loss = weight reduce((a net + b z)^2).
+/// mean_coeff x0 + std z, the network is told `label`, and the denoising loss is
+/// weight reduce((a net + b z)^2).
 struct LossTerms {
   double label, mean_coeff, std, a, b, weight;
+  double unit = 0.0;  // length of the directions that other losses differentiate along
 };
+
+/// One noise level, of standard deviation std >= 0, without any SDE: plain score matching, whose network is
+/// told 1 and returns the score itself.
+LossTerms plain_terms(double std);
 
 /// The terms of a batch where the device reads them; each f64 [N].
 struct LossInputs {
-  Tensor label, mean_coeff, std, a, b, weight;
+  Tensor label, mean_coeff, std, a, b, weight, unit;
+  Tensor directions;  // [d N, H, W, C]: every axis, where the loss wants all of them
 };
 
 struct LossResult {
@@ -28,41 +39,96 @@ struct LossResult {
   Tensor per_image;  // [N] f64
 };
 
-/// lambda(t) || score(x_t, t) - grad log p(x_t | x_0) ||^2 with x_t drawn from the perturbation kernel at a
-/// random time. lambda is the kernel's variance, or g(t)^2 with likelihood weighting. With
-/// training.continuous = false times are the N noise scales, which gives the SMLD loss for VE and the DDPM
-/// loss for VP.
-class DenoisingLoss {
+/// A network as losses see it.
+class LossNetwork {
  public:
-  /// Predicts from the perturbed batch [N, H, W, C] and its labels [N] f64.
-  using Network = std::function<Var(const Tensor& x, const Tensor& label)>;
+  /// Of a batch [N, H, W, C] and its labels [N] f64; `directions` as in TangentNetwork.
+  using Forward = std::function<Var(const Tensor& x, const Tensor& label)>;
+  using ForwardTangent =
+      std::function<TangentNetwork::Tangent(const Tensor& x, const Tensor& directions, const Tensor& label)>;
 
+  /// The network must outlive this, and has tangents if it is a TangentNetwork.
+  LossNetwork(ScoreNetwork& network, const ForwardMode& mode);
+  template <class F>
+  requires std::invocable<F, const Tensor&, const Tensor&> LossNetwork(F forward, ForwardTangent tangent = {})
+      : forward_(std::move(forward)), tangent_(std::move(tangent)) {}
+
+  /// With dropout, the same masks in every call.
+  Var forward(const Tensor& x, const Tensor& label) const { return forward_(x, label); }
+  /// Throws Error for a network without.
+  TangentNetwork::Tangent tangent(const Tensor& x, const Tensor& directions, const Tensor& label) const;
+
+ private:
+  Forward forward_;
+  ForwardTangent tangent_;
+};
+
+/// A loss averaged over noise levels. With training.continuous = false times are the N noise scales of the
+/// discrete SMLD (VE) and DDPM (VP) chains.
+class Loss {
+ public:
   /// Throws Error for discrete training of an SDE that has no discrete chain. The SDE must outlive the loss.
-  DenoisingLoss(const SDE& sde, const TrainingConfig& config);
+  Loss(const SDE& sde, const TrainingConfig& config);
+  virtual ~Loss() = default;
 
   /// The terms for u in [0, 1): time 1e-5 + u (1 - 1e-5), or noise scale floor(u N).
-  LossTerms terms(double u) const;
+  virtual LossTerms terms(double u) const;
 
-  /// Inputs for a batch of n, to be filled.
-  LossInputs create_inputs(Context& context, std::int64_t n) const;
-  /// Fills them with terms(u) of every image; throws Error for another number of images.
+  /// Inputs for batches of a shape [N, H, W, C], to be filled.
+  virtual LossInputs create_inputs(Context& context, const Shape& batch, DType dtype = DType::f32) const;
+  /// Fills them with terms(u) of every image, or with these; throws Error for another number of images.
   void fill(LossInputs& inputs, std::span<const double> u) const;
+  void fill(LossInputs& inputs, std::span<const LossTerms> terms) const;
   /// The u of a batch of n that `key` draws (its purpose is ignored).
   static std::vector<double> draw(NoiseKey key, std::int64_t n);
 
-  /// Loss of images x0 [N, H, W, C] in data space at the times of `inputs`, with noise z like x0. Reads
-  /// numbers from the device only.
-  LossResult evaluate(const Network& network, const Tensor& x0, const LossInputs& inputs,
-                      const Tensor& z) const;
-  /// The same with given u [N].
-  LossResult evaluate(const Network& network, const Tensor& x0, std::span<const double> u,
-                      const Tensor& z) const;
-  /// The same with u and z drawn from `key` (its purpose is ignored).
-  LossResult evaluate(const Network& network, const Tensor& x0, NoiseKey key) const;
+  /// What is random in a loss besides the noise levels; both like the images.
+  struct Draws {
+    Tensor z;       // the noise
+    Tensor v = {};  // the directions, E[v v^T] = 1, of losses that draw them
+  };
+  /// Loss of images x0 [N, H, W, C] in data space at the noise levels of `inputs`. Reads numbers from the
+  /// device only.
+  LossResult evaluate(const LossNetwork& network, const Tensor& x0, const LossInputs& inputs,
+                      const Draws& draws) const;
+  /// The same with what `key` draws (its purpose is ignored).
+  LossResult evaluate(const LossNetwork& network, const Tensor& x0, const LossInputs& inputs,
+                      NoiseKey key) const;
+  /// The same at given u [N].
+  LossResult evaluate(const LossNetwork& network, const Tensor& x0, std::span<const double> u,
+                      const Draws& draws) const;
+  /// The same with u drawn from `key` as well.
+  LossResult evaluate(const LossNetwork& network, const Tensor& x0, NoiseKey key) const;
+
+ protected:
+  bool reduces_to_mean() const { return reduce_mean_; }
 
  private:
+  virtual bool draws_directions() const = 0;
+  /// Of the perturbed images x.
+  virtual LossResult of_perturbed(const LossNetwork& network, const Tensor& x, const LossInputs& inputs,
+                                  const Draws& draws) const = 0;
+
   const SDE& sde_;
   bool continuous_, reduce_mean_, likelihood_weighting_;
 };
+
+/// Denoising score matching, the paper's: lambda(t) || score(x_t, t) - grad log p(x_t | x_0) ||^2 with x_t
+/// drawn from the perturbation kernel at a random time (eq. 7). lambda is the kernel's variance, or g(t)^2
+/// with likelihood weighting.
+class DenoisingLoss final : public Loss {
+ public:
+  using Loss::Loss;
+
+ private:
+  bool draws_directions() const override { return false; }
+  LossResult of_perturbed(const LossNetwork& network, const Tensor& x, const LossInputs& inputs,
+                          const Draws& draws) const override;
+};
+
+/// The loss that config.loss names. Throws Error for an unknown name, and for a loss that differentiates
+/// twice of a network that does not.
+std::unique_ptr<Loss> create_loss(const SDE& sde, const TrainingConfig& config, const ScoreNetwork& network);
+std::vector<std::string> loss_names();
 
 }  // namespace sgm

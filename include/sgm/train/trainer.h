@@ -61,7 +61,7 @@ class Trainer {
   std::unique_ptr<SDE> sde_;
   std::unique_ptr<ScoreNetwork> network_;
   Optimizer optimizer_;
-  DenoisingLoss loss_;
+  std::unique_ptr<Loss> loss_;
   Loader loader_;
   DType compute_;  // storage of activations
 

@@ -12,6 +12,7 @@ target_sources(
           backend/cpu/onednn.cpp
           backend/cpu/replace.cpp
           backend/cpu/sampling.cpp
+          backend/cpu/score_matching.cpp
           backend/cpu/training.cpp
           backend/cpu/upfirdn.cpp
           backend/cpu/winograd.cpp)
