@@ -129,8 +129,12 @@ std::unique_ptr<Density> make_gaussian_mixture(const Fields& fields) {
   check(means.sizes[1] <= kMaxDim, fields.origin("means").place, ": means of ", means.sizes[1],
         " coordinates; at most ", kMaxDim, " are supported");
   std::vector<double> covariances = covariances_of(fields, means.sizes[0], means.sizes[1]);
-  return gaussian_mixture(fields.name(), weights.values, means.values, std::move(covariances),
-                          fields.range());
+  try {
+    return gaussian_mixture(fields.name(), weights.values, means.values, std::move(covariances),
+                            fields.range());
+  } catch (const Error& error) {
+    fail(fields.file().string(), ": ", error.what());
+  }
 }
 
 // ---- Gaussians along curves

@@ -30,28 +30,30 @@ Tridiagonal rates(const SDE& sde, const GridDensity& grid, double t) {
   return result;
 }
 
-/// One Crank-Nicolson step with the rates at the middle of the step: (1 - h A / 2) p_new = (1 + h A / 2) p,
-/// by elimination.
+/// One Crank-Nicolson step with the rates at the middle of the step: (1 - h A / 2) change = h A p, by
+/// elimination. Solving for the change keeps rounding, and with it the mass, relative to the change.
 void step(const Tridiagonal& a, double h, std::vector<double>& p) {
   const std::size_t n = p.size();
-  std::vector<double> right(n), ratio(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    double rate = a.diagonal[i] * p[i];
-    if (i > 0) rate += a.lower[i] * p[i - 1];
-    if (i + 1 < n) rate += a.upper[i] * p[i + 1];
-    right[i] = p[i] + 0.5 * h * rate;
+  std::vector<double> change(n, 0.0), ratio(n);
+  for (std::size_t i = 0; i + 1 < n; ++i) {
+    const double flow = h * (a.lower[i + 1] * p[i] - a.upper[i] * p[i + 1]);  // from cell i to the next
+    change[i] -= flow;
+    change[i + 1] += flow;
   }
   for (std::size_t i = 0; i < n; ++i) {
     const double below = -0.5 * h * a.lower[i];
     double pivot = 1.0 - 0.5 * h * a.diagonal[i];
     if (i > 0) {
       pivot -= below * ratio[i - 1];
-      right[i] -= below * right[i - 1];
+      change[i] -= below * change[i - 1];
     }
     ratio[i] = -0.5 * h * a.upper[i] / pivot;
-    right[i] /= pivot;
+    change[i] /= pivot;
   }
-  for (std::size_t i = n; i-- > 0;) p[i] = right[i] - (i + 1 < n ? ratio[i] * p[i + 1] : 0.0);
+  for (std::size_t i = n; i-- > 0;) {
+    if (i + 1 < n) change[i] -= ratio[i] * change[i + 1];
+    p[i] += change[i];
+  }
 }
 
 }  // namespace
