@@ -72,7 +72,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("sgm ") + kVersion);
   app.require_subcommand(0, 1);
   Command chosen;
-  for (const auto add : {add_train, add_sample, add_verify, add_data, add_info, add_doctor, add_profile})
+  for (const auto add :
+       {add_train, add_sample, add_eval, add_verify, add_data, add_info, add_doctor, add_profile})
     add(app, chosen);
   try {
     app.parse(argc, argv);
@@ -82,7 +83,7 @@ int run(int argc, char** argv) {
   }
   if (!chosen)
     return report(
-        "a command is missing: train, sample, verify, data, info, doctor or profile; see sgm --help");
+        "a command is missing: train, sample, eval, verify, data, info, doctor or profile; see sgm --help");
   return chosen();
 }
 
