@@ -10,8 +10,9 @@
 
 #include "closed_form.h"
 #include "expect_error.h"
+#include "sgm/data/distances.h"
 #include "sgm/sampling/sampler.h"
-#include "sgm/tensor/replace.h"
+#include "sgm/sde/noise_scales.h"
 
 namespace sgm {
 namespace {
@@ -559,6 +560,99 @@ TEST(Ancestral, TheVariancesAreThoseOfTheTwoExtremes) {
         EXPECT_NEAR(std::pow(wide.a - wide.b, 2) + wide.c * wide.c, 1.0, 1e-12);
     }
   }
+}
+
+// ---- How noise scales and steps are chosen ----
+
+/// Choices of Song and Ermon 2020: CIFAR-10, CelebA 64x64, LSUN 128x128.
+struct Published {
+  double sigma_max;
+  std::int64_t dim;
+  int scales, steps;
+  double step_lr;
+};
+constexpr Published kPublished[] = {
+    {50.0, 3 * 32 * 32, 232, 5, 6.2e-6},
+    {90.0, 3 * 64 * 64, 500, 5, 3.3e-6},
+    {190.0, 3 * 128 * 128, 1086, 3, 1.8e-6},
+};
+
+TEST(NoiseScales, LeadToThePublishedChoices) {
+  for (const Published& p : kPublished) {
+    SCOPED_TRACE(p.scales);
+    const double ratio = std::pow(p.sigma_max / 0.01, 1.0 / (p.scales - 1));
+    // Steps are published with two digits.
+    EXPECT_NEAR(annealed_step(0.01, ratio, p.steps), p.step_lr, 0.05e-6);
+    // Their scales overlap by 0.566 to 0.567, "about a half"; just a half needs 6 % fewer.
+    EXPECT_NEAR(scale_overlap(ratio, p.dim), 0.5667, 0.0005);
+    EXPECT_NEAR(scale_count(0.01, p.sigma_max, scale_ratio(p.dim)), p.scales / 1.0585,
+                0.5 + 0.002 * p.scales);
+    EXPECT_EQ(scale_count(0.01, p.sigma_max, ratio), p.scales);
+  }
+}
+
+TEST(NoiseScales, SolveTheirEquations) {
+  for (const std::int64_t dim : {5, 16, 784, 3072, 196'608}) {
+    EXPECT_NEAR(scale_overlap(scale_ratio(dim), dim), 0.5, 1e-9) << dim;
+    EXPECT_GT(scale_overlap(1.0, dim), 0.99);
+  }
+  // The variance against its recursion v <- (1 - u)^2 v + 2 u, the step against its neighbours.
+  for (const int steps : {1, 3, 100})
+    for (const double ratio : {1.02, 1.7}) {
+      const double best = annealed_step(0.01, ratio, steps);
+      for (const double factor : {0.8, 1.0, 1.25}) {
+        const double u = factor * best / 1e-4;
+        double variance = ratio * ratio;
+        for (int i = 0; i < steps; ++i) variance = (1.0 - u) * (1.0 - u) * variance + 2.0 * u;
+        EXPECT_NEAR(annealed_variance(factor * best, 0.01, ratio, steps), variance, 1e-12);
+        EXPECT_GE(variance + 1e-12, annealed_variance(best, 0.01, ratio, steps)) << factor;
+      }
+    }
+  EXPECT_EQ(scale_count(1.0, 8.0, 2.0), 4);
+  EXPECT_EQ(scale_count(1.0, 1.1, 2.0), 2);
+  expect_error({"at least 5"}, [] { scale_ratio(4); });
+  expect_error({"sigma_min"}, [] { scale_count(1.0, 1.0, 2.0); });
+  expect_error({"ratio"}, [] { scale_count(1.0, 2.0, NAN); });
+  expect_error({"at least one"}, [] { annealed_step(0.01, 1.1, 0); });
+}
+
+TEST(NoiseScales, TheLargestDistanceIsThatOfAllPairs) {
+  const auto images = random_dataset(9, 3);  // 1024 of 243 pixels
+  const LargestDistance all = largest_distance(*images);
+  std::vector<std::vector<std::uint8_t>> pixels(60, std::vector<std::uint8_t>(243));
+  for (std::size_t i = 0; i < pixels.size(); ++i) images->read(static_cast<std::int64_t>(i), pixels[i]);
+  double largest = 0.0;
+  for (const auto& a : pixels)
+    for (const auto& b : pixels) {
+      double sum = 0.0;
+      for (std::size_t e = 0; e < a.size(); ++e) sum += std::pow((a[e] - b[e]) / 255.0, 2);
+      largest = std::max(largest, std::sqrt(sum));
+    }
+  EXPECT_EQ(all.images, 1024);
+  EXPECT_TRUE(all.distance >= largest && all.distance < 1.5 * largest) << all.distance;
+  /// The first images of a set.
+  struct First final : Dataset {
+    const Dataset& set;
+    std::int64_t count;
+    First(const Dataset& s, std::int64_t n) : set(s), count(n) {}
+    std::int64_t size() const override { return count; }
+    int height() const override { return set.height(); }
+    int width() const override { return set.width(); }
+    int channels() const override { return set.channels(); }
+    int label(std::int64_t) const override { return -1; }
+    int num_classes() const override { return 0; }
+    const std::vector<std::string>& class_names() const override { return set.class_names(); }
+    void read(std::int64_t i, std::span<std::uint8_t> out) const override { set.read(i, out); }
+    bool is_in_memory() const override { return true; }
+    std::string describe() const override { return ""; }
+  };
+  const LargestDistance some = largest_distance(First(*images, 60));
+  EXPECT_EQ(some.images, 60);
+  EXPECT_NEAR(some.distance, largest, 1e-12);
+  const LargestDistance subset = largest_distance(*images, 100);
+  EXPECT_EQ(subset.images, 100);
+  EXPECT_TRUE(subset.distance <= all.distance && subset.distance > 0.8 * all.distance) << subset.distance;
+  EXPECT_EQ(largest_distance(First(*images, 1)).distance, 0.0);
 }
 
 }  // namespace

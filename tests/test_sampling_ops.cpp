@@ -10,6 +10,7 @@
 #include "devices.h"
 #include "expect_error.h"
 #include "sgm/tensor/math.h"
+#include "sgm/tensor/replace.h"
 
 namespace sgm {
 namespace {
@@ -56,6 +57,46 @@ TEST_P(SamplingOps, NormalIsTheKeysNoiseBitForBit) {
       ASSERT_EQ(z[static_cast<std::size_t>(i)],
                 static_cast<float>(normal_at(kKey, i / per_image, i % per_image)));
   }
+}
+
+TEST_P(SamplingOps, ReplaceWhereTakesTheMaskedElements) {
+  for (const Shape& shape : kShapes) {
+    const std::int64_t per_image = shape.numel() / shape[0];
+    std::vector<double> mask(static_cast<std::size_t>(per_image));
+    for (std::size_t e = 0; e < mask.size(); ++e) mask[e] = e % 3 == 1 ? 1.0 : 0.0;
+    const std::vector<double> x = wave(shape.numel(), 0.7), from = wave(shape.numel(), 1.3);
+    const std::vector<double> y =
+        replace_where(tensor(context(), mask, {per_image}, DType::f32),
+                      tensor(context(), x, shape, DType::f32), tensor(context(), from, shape, DType::f32))
+            .to_host_f64();
+    for (std::int64_t i = 0; i < shape.numel(); ++i) {
+      const std::size_t e = static_cast<std::size_t>(i);
+      ASSERT_EQ(y[e], static_cast<double>(static_cast<float>(i % per_image % 3 == 1 ? from[e] : x[e])));
+    }
+  }
+  const Tensor none = Tensor::zeros(context(), {0, 2, 2, 1});
+  EXPECT_EQ(replace_where(Tensor::zeros(context(), {4}), none, none).shape(), none.shape());
+}
+
+TEST_P(SamplingOps, ReplaceChannelMeanMovesColoursTogether) {
+  for (const Shape& shape : kShapes) {
+    const std::int64_t channels = shape[shape.rank() - 1];
+    const std::vector<double> x = wave(shape.numel(), 0.7), from = wave(shape.numel(), 1.3);
+    const std::vector<double> y = replace_channel_mean(tensor(context(), x, shape, DType::f32),
+                                                       tensor(context(), from, shape, DType::f32))
+                                      .to_host_f64();
+    for (std::int64_t pixel = 0; pixel < shape.numel() / channels; ++pixel) {
+      double shift = 0.0;
+      for (std::int64_t c = pixel * channels; c < (pixel + 1) * channels; ++c)
+        shift += (from[static_cast<std::size_t>(c)] - x[static_cast<std::size_t>(c)]) /
+                 static_cast<double>(channels);
+      // Sums of up to 16387 numbers below 2.
+      for (std::int64_t c = pixel * channels; c < (pixel + 1) * channels; ++c)
+        expect_near(y[static_cast<std::size_t>(c)], x[static_cast<std::size_t>(c)] + shift, 2e-5, c);
+    }
+  }
+  const Tensor none = Tensor::zeros(context(), {2, 0, 3});
+  EXPECT_EQ(replace_channel_mean(none, none).shape(), none.shape());
 }
 
 TEST_P(SamplingOps, PixelsFollowTheirRule) {

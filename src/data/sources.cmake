@@ -3,6 +3,7 @@ target_sources(
   PRIVATE data/array_files.cpp
           data/cifar10.cpp
           data/dataset.cpp
+          data/distances.cpp
           data/idx.cpp
           data/image.cpp
           data/image_files.cpp

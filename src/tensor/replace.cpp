@@ -1,6 +1,7 @@
 #include "sgm/tensor/replace.h"
 
 #include "kernels/replace.h"
+#include "sgm/tensor/math.h"
 
 namespace sgm {
 namespace {
@@ -16,8 +17,8 @@ void check_batches(const Tensor& x, const Tensor& from, const char* op) {
 
 Tensor replace_where(const Tensor& mask, const Tensor& x, const Tensor& from) {
   check_batches(x, from, "replace_where");
-  const std::int64_t n = x.shape()[0], per_image = n > 0 ? x.numel() / n : 0;
-  check(n == 0 || (mask.defined() && mask.numel() == per_image && mask.dtype() == DType::f32),
+  const std::int64_t n = x.shape()[0], per_image = with_batch(x.shape(), 1).numel();
+  check(mask.defined() && mask.numel() == per_image && mask.dtype() == DType::f32,
         "replace_where: mask must be f32 with the ", per_image, " elements of an image, got ", mask.dtype(),
         ' ', mask.shape());
   Tensor y = Tensor::empty(x.context(), x.shape());
