@@ -48,6 +48,12 @@ void SamplingOptions::add_to(CLI::App& command) {
   command.add_flag("--batch-mean-norms", batch_mean_norms,
                    "Langevin norms averaged over the batch, as the reference does");
   command.add_option("--eps", eps, "Smallest time")->check(CLI::PositiveNumber);
+  command.add_option("--ancestral-variance", ancestral_variance, "Of ancestral VP steps: beta or posterior")
+      ->check(CLI::IsMember({"beta", "posterior"}));
+  command.add_option("--step-lr", step_lr, "Annealed Langevin: step at the smallest noise scale")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--start", start, "Annealed Langevin: prior or uniform")
+      ->check(CLI::IsMember({"prior", "uniform"}));
   command.add_option("--solver", solver, "Solver of the ODE: rk45, rk23, heun, rk4 or euler");
   command.add_option("--rtol", rtol, "Relative tolerance of the ODE solver")->check(CLI::PositiveNumber);
   command.add_option("--atol", atol, "Absolute tolerance of the ODE solver")->check(CLI::PositiveNumber);
@@ -58,12 +64,15 @@ SamplingConfig SamplingOptions::apply(SamplingConfig s) const {
   if (!predictor.empty()) s.predictor = predictor;
   if (!corrector.empty()) s.corrector = corrector;
   if (!solver.empty()) s.solver = solver;
+  if (!ancestral_variance.empty()) s.ancestral_variance = ancestral_variance;
+  if (!start.empty()) s.start = start;
   if (steps >= 0) s.steps = steps;
   if (n_steps_each >= 0) s.n_steps_each = n_steps_each;
   if (snr >= 0) s.snr = snr;
   if (rtol >= 0) s.rtol = rtol;
   if (atol >= 0) s.atol = atol;
   if (eps >= 0) s.eps = eps;
+  if (step_lr >= 0) s.step_lr = step_lr;
   if (probability_flow) s.probability_flow = true;
   if (no_denoise) s.denoise = false;
   if (batch_mean_norms) s.batch_mean_norms = true;

@@ -43,9 +43,9 @@ struct ModelOptions {
 
 /// Overrides of a checkpoint's [sampling] settings.
 struct SamplingOptions {
-  std::string sampler, predictor, corrector, solver;
+  std::string sampler, predictor, corrector, solver, ancestral_variance, start;
   int steps = -1, n_steps_each = -1;
-  double snr = -1, rtol = -1, atol = -1, eps = -1;
+  double snr = -1, rtol = -1, atol = -1, eps = -1, step_lr = -1;
   bool probability_flow = false, no_denoise = false, batch_mean_norms = false;
 
   void add_to(CLI::App& command);

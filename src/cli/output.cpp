@@ -37,7 +37,22 @@ void ImageOutput::add(const Tensor& samples, bool centered) {
   for (Image& image : to_images(samples, centered, rule)) images_.push_back(std::move(image));
 }
 
+void ImageOutput::begin_rows(std::vector<Image> heads, int per_row) {
+  heads_ = std::move(heads);
+  heads_per_row_ = per_row;
+}
+
 void ImageOutput::write(int columns) const {
+  if (kind_ == Kind::grid && heads_per_row_ > 0) {
+    const auto rows = std::ssize(heads_) / heads_per_row_, samples = std::ssize(images_) / rows;
+    std::vector<Image> grid;
+    for (std::ptrdiff_t row = 0; row < rows; ++row) {
+      const auto head = heads_.begin() + row * heads_per_row_, sample = images_.begin() + row * samples;
+      grid.insert(grid.end(), head, head + heads_per_row_);
+      grid.insert(grid.end(), sample, sample + samples);
+    }
+    return write_png(out_, make_grid(grid, heads_per_row_ + static_cast<int>(samples)));
+  }
   if (kind_ == Kind::grid) return write_png(out_, make_grid(images_, columns));
   if (kind_ == Kind::folder) {
     fs::create_directories(out_);

@@ -21,8 +21,11 @@ class ImageOutput {
 
   /// Samples [N, H, W, C] in data space.
   void add(const Tensor& samples, bool centered);
+  /// Rows of a grid begin with these images, `per_row` each, and share the samples out; other outputs hold
+  /// the samples alone.
+  void begin_rows(std::vector<Image> heads, int per_row);
   std::int64_t size() const { return static_cast<std::int64_t>(images_.size()); }
-  /// columns: of a grid; 0: about as many as rows.
+  /// columns: of a grid; 0: about as many as rows, or as begin_rows() has it.
   void write(int columns = 0) const;
   const std::filesystem::path& path() const { return out_; }
 
@@ -31,7 +34,8 @@ class ImageOutput {
 
   std::filesystem::path out_;
   Kind kind_;
-  std::vector<Image> images_;
+  std::vector<Image> images_, heads_;
+  int heads_per_row_ = 0;
 };
 
 }  // namespace sgm::cli
