@@ -271,11 +271,71 @@ part_verify() {
   has out 'f32 ['
 }
 
+# A checkpoint of colour images: run/.
+make_colour_run() {
+  make_config
+  sed -i -e 's/num_channels = 1/num_channels = 3/' tiny.toml
+  run 0 "$sgm" train tiny.toml --workdir run --steps 1
+}
+
+part_conditional() {
+  make_colour_run
+  local out
+  for out in grid.png samples.npz folder; do
+    run 0 "$sgm" inpaint run --data images --n 2 --samples 3 --known left --seed 3 --out "a_$out"
+    run 0 "$sgm" inpaint run --data images --n 2 --samples 3 --known left --seed 3 --out "b_$out"
+    run 0 "$sgm" inpaint run --data images --n 2 --samples 3 --known left --seed 4 --out "c_$out"
+    diff -r "a_$out" "b_$out" >/dev/null || fail "the same seed gives two versions of $out"
+    diff -r "a_$out" "c_$out" >/dev/null && fail "two seeds give the same $out"
+  done
+  [ "$(ls a_folder)" = "$(printf '%06d.png\n' 0 1 2 3 4 5)" ] || fail "the folder holds $(ls a_folder)"
+  # Two rows of five images of 8 pixels, each with a border of two.
+  mkdir grids && cp a_grid.png grids
+  run 0 "$sgm" data grids --out x.png
+  has out '1 images [22, 52, 3]'
+  run 0 "$sgm" colorize run --data images --n 2 --samples 1 --out coloured.png --predictor reverse_diffusion \
+    --corrector langevin --steps 30 --reference-compat
+  has err 'NFE 60'
+  # A mask of the right size; others.
+  { printf 'P5\n8 8\n255\n'; printf '\377%.0s' $(seq 40); printf '\0%.0s' $(seq 24); } >mask.pgm
+  { printf 'P5\n8 8\n255\n'; printf '\377%.0s' $(seq 64); } >all.pgm
+  { printf 'P5\n8 8\n255\n'; printf '\0%.0s' $(seq 64); } >nothing.pgm
+  { printf 'P5\n4 4\n255\n'; printf '\377%.0s' $(seq 16); } >small.pgm
+  run 0 "$sgm" inpaint run --data images --n 1 --mask mask.pgm --out masked.png
+  bad '4x4' "$sgm" inpaint run --data images --mask small.pgm --out y.png
+  bad 'everything' "$sgm" inpaint run --data images --mask all.pgm --out y.png
+  bad 'nothing' "$sgm" inpaint run --data images --mask nothing.pgm --out y.png
+  bad 'gone.png' "$sgm" inpaint run --data images --mask gone.png --out y.png
+  bad '--known' "$sgm" inpaint run --data images --out y.png
+  bad '--known' "$sgm" inpaint run --data images --mask mask.pgm --known left --out y.png
+  bad 'middle' "$sgm" inpaint run --data images --known middle --out y.png
+  bad 'ode' "$sgm" inpaint run --data images --known left --sampler ode --out y.png
+  bad 'vesde' "$sgm" inpaint run --data images --known left --sampler annealed_langevin --out y.png
+  bad 'images' "$sgm" inpaint run --data images --known left --first 7 --n 2 --out y.png
+  make_config
+  run 0 "$sgm" train tiny.toml --workdir grey --steps 1
+  bad 'grey images' "$sgm" colorize grey --data images --out y.png
+  printf 'P6\n8 8\n255\n%s' "$(printf 'abc%.0s' $(seq 64))" >colour.ppm
+  bad '3 channels' "$sgm" inpaint grey --data images --mask colour.ppm --out y.png
+  absent y.png
+  # The original NCSN's sampler.
+  sed -i -e 's/vpsde/vesde/' tiny.toml
+  run 0 "$sgm" train tiny.toml --workdir ve --steps 1
+  run 0 "$sgm" sample ve --sampler annealed_langevin --start uniform --step-lr 1e-5 --n-steps-each 2 --n 1 --out ncsn.png
+  has err 'NFE 11'
+  no_temporaries
+}
+
 part_data() {
   run 0 "$sgm" data "$repository/data/mnist10k-images-idx3-ubyte.gz" --out digits.png
   has out '10000 images [28, 28, 1], 10 classes'
   run 0 "$sgm" data "$repository/data/twemoji32.zip" --out emoji.png --n 7
   has out '3786 images [32, 32, 3]'
+  run 0 "$sgm" data "$repository/data/mnist10k-images-idx3-ubyte.gz" --image-size 8 --suggest --out x.png
+  has out 'method = "annealed_langevin"'
+  sed -n '/^\[sde\]/,$p' out >suggested.toml
+  run 0 "$sgm" train suggested.toml --dry-run
+  has out "$(grep sigma_max suggested.toml)"
   for file in digits.png emoji.png; do
     [ "$(head -c 4 $file | tail -c 3)" = PNG ] || fail "$file is no PNG file"
   done
@@ -290,7 +350,7 @@ part_about() {
   run 0 "$sgm" --version
   grep -qE '^sgm [0-9]+\.[0-9]+\.[0-9]+$' out || fail "--version printed $(cat out)"
   run 0 "$sgm" --help
-  for command in train sample verify data info doctor profile; do
+  for command in train sample inpaint colorize verify data info doctor profile; do
     has out "$command"
     run 0 "$sgm" "$command" --help
     [ ! -s err ] || fail "$command --help wrote to stderr"

@@ -22,6 +22,8 @@ using Command = std::function<int()>;
 
 void add_train(CLI::App& app, Command& chosen);
 void add_sample(CLI::App& app, Command& chosen);
+void add_inpaint(CLI::App& app, Command& chosen);
+void add_colorize(CLI::App& app, Command& chosen);
 void add_eval(CLI::App& app, Command& chosen);
 void add_verify(CLI::App& app, Command& chosen);
 void add_data(CLI::App& app, Command& chosen);

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/suggest.h"
 #include "sgm/data/dataset.h"
 
 namespace sgm::cli {
@@ -12,6 +13,7 @@ namespace {
 struct Options {
   std::string path, out;
   int size = 0, channels = 0, n = 64;
+  SuggestOptions suggest;
 };
 
 int data_command(const Options& o) {
@@ -35,6 +37,7 @@ int data_command(const Options& o) {
   }
   write_png(o.out, make_grid(images));
   std::cout << "preview: " << o.out << " (the first " << images.size() << " images)\n";
+  if (o.suggest.wanted) o.suggest.print(*dataset);
   return kDone;
 }
 
@@ -52,6 +55,7 @@ void add_data(CLI::App& app, Command& chosen) {
   command->add_option("--n", o->n, "Images in the preview")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  o->suggest.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return data_command(*o); }; });
 }
 
