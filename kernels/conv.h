@@ -13,6 +13,7 @@ struct ConvShape {
   int stride;
   int pad_begin, pad_end;  // zeros before and after, along both axes
   std::int64_t c2 = 0;     // channels of the second input
+  int dilation = 1;        // pixels from one tap of the filter to the next
   bool operator==(const ConvShape&) const = default;
 };
 

@@ -49,10 +49,10 @@ __global__ void __launch_bounds__(kThreads)
   for (int p = 0; p < kPixels; ++p) windows[p] = window_of(x, s, first_pixel + p);
   float sums[kPixels][kOutputs] = {};
   for (std::int64_t tap = 0; tap < s.r * s.s; ++tap) {
-    const std::int64_t r = tap / s.s;
+    const std::int64_t r = tap / s.s, down = r * s.dilation, right = (tap - r * s.s) * s.dilation;
     const bfloat16* pixels[kPixels];
     for (int p = 0; p < kPixels; ++p) {
-      const std::int64_t row = windows[p].row + r, col = windows[p].col + tap - r * s.s;
+      const std::int64_t row = windows[p].row + down, col = windows[p].col + right;
       const bool inside = windows[p].image && row >= 0 && row < s.h && col >= 0 && col < s.w;
       pixels[p] = inside ? windows[p].image + (row * s.w + col) * s.c : nullptr;
     }

@@ -7,7 +7,9 @@ set(
   fill.cu
   group_norm.cu
   group_norm_grad.cu
+  instance_norm.cu
   ode.cu
+  pooling.cu
   reduce.cu
   replace.cu
   sampling.cu

@@ -41,6 +41,16 @@ __device__ inline void store_span(T* p, std::int64_t size, bool packed, const A 
     if (k < size) p[k] = rounded_to<T>(static_cast<Accumulator<T>>(v[k]));
 }
 
+/// The elements of an operand of a kernel.
+template <class T>
+__device__ inline const T* elements_of(const ConstBuffer& buffer) {
+  return static_cast<const T*>(buffer.data);
+}
+template <class T>
+__device__ inline T* elements_of(const Buffer& buffer) {
+  return static_cast<T*>(buffer.data);
+}
+
 /// i / d for i, d >= 0; the short division of the hardware where both fit it.
 __device__ inline std::int64_t quotient(std::int64_t i, std::int64_t d) {
   if (((i | d) >> 32) == 0) return static_cast<std::uint32_t>(i) / static_cast<std::uint32_t>(d);

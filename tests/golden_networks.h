@@ -1,6 +1,6 @@
 #pragma once
-// The small networks of golden/networks.json: options, weights by rule, outputs of the original
-// implementation.
+// The small networks of golden/networks.json and networks_ncsn.json: options, weights by rule, outputs of the
+// original implementation.
 
 #include <gtest/gtest.h>
 
@@ -64,8 +64,37 @@ inline Values channels_last(const std::vector<double>& values, const Shape& nchw
   return result;
 }
 
-inline std::vector<GoldenNetwork> golden_networks() {
+/// The RefineNets of golden/networks_ncsn.json.
+inline std::vector<GoldenNetwork> golden_refine_nets() {
   std::vector<GoldenNetwork> networks;
+  const nlohmann::json file = read_json("networks_ncsn.json");
+  for (const auto& [name, entry] : file.items()) {
+    if (name == "about") continue;
+    GoldenNetwork network;
+    network.name = name;
+    Config& config = network.config;
+    config.model.name = name == "ncsn_v1" ? "ncsn" : name;
+    config.model.nf = entry.at("ngf").get<int>();
+    config.model.nonlinearity = "elu";
+    config.sde.num_scales = entry.at("num_classes").get<int>();
+    if (entry.contains("sigma")) {
+      config.sde.sigma_max = entry.at("sigma").at(0).get<double>();
+      config.sde.sigma_min = entry.at("sigma").at(1).get<double>();
+    }
+    config.data.image_size = 16;
+    config.training.continuous = false;
+    validate(config);
+    for (const auto& parameter : entry.at("params"))
+      network.parameters.emplace_back(parameter.at(0).get<std::string>(), shape_of(parameter.at(1)));
+    network.labels = entry.at("labels").get<std::vector<double>>();
+    network.y = channels_last(entry.at("y").get<std::vector<double>>(), {2, 3, 16, 16});
+    networks.push_back(std::move(network));
+  }
+  return networks;
+}
+
+inline std::vector<GoldenNetwork> golden_networks() {
+  std::vector<GoldenNetwork> networks = golden_refine_nets();
   const nlohmann::json file = read_json("networks.json");
   for (const auto& [name, entry] : file.items()) {
     if (name == "_about") continue;
@@ -95,13 +124,16 @@ inline std::vector<GoldenNetwork> golden_networks() {
 inline std::vector<double> golden_weights(std::size_t place, const std::string& name, const Shape& shape) {
   const bool matrix = name.ends_with(".W") && shape.rank() == 2, frequencies = name == "all_modules.0.W";
   const double fan = static_cast<double>(matrix ? shape[0] : shape.numel() / shape[0]);
-  const bool gamma = name.ends_with(".weight") && shape.rank() == 1;
-  const double amplitude = shape.rank() >= 2 ? 1.5 / std::sqrt(fan) : frequencies ? 0.8 : 0.1;
+  const bool table = name.ends_with(".embed.weight");  // gamma, alpha, beta of every noise scale
+  const bool near_one = (name.ends_with(".weight") || name.ends_with(".alpha") || name.ends_with(".gamma")) &&
+                        shape.rank() == 1;
+  const double amplitude = shape.rank() >= 2 && !table ? 1.5 / std::sqrt(fan) : frequencies ? 0.8 : 0.1;
   std::vector<double> values;
   for (std::int64_t n = 0; n < shape.numel(); ++n) {
     const double wave =
         amplitude * std::sin(0.7 * static_cast<double>(n) + 0.1 + 0.3 * static_cast<double>(place));
-    values.push_back(rounded(gamma ? 1.0 + wave : wave, DType::f32));
+    const bool shifted = near_one || (table && n % shape[1] < shape[1] / 3 * 2);
+    values.push_back(rounded(shifted ? 1.0 + wave : wave, DType::f32));
   }
   return values;
 }

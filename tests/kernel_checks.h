@@ -19,6 +19,7 @@ std::vector<KernelRow> conv_kernels();
 std::vector<KernelRow> image_kernels();
 std::vector<KernelRow> training_kernels();
 std::vector<KernelRow> score_kernels();
+std::vector<KernelRow> refine_kernels();
 
 /// Of what accompanies activations of a type: parameters, statistics, gradients of weights.
 inline DType parameter_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }

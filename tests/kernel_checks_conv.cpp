@@ -11,20 +11,23 @@ struct ConvCase {
   std::int64_t n, h, w, c, k, r, s;
   int stride, pad_begin, pad_end;
   std::int64_t c2 = 0;  // channels of the second input
+  int dilation = 1;
   ConvShape shape() const {
     const auto out = [&](std::int64_t in, std::int64_t f) {
-      return (in + pad_begin + pad_end - f) / stride + 1;
+      return (in + pad_begin + pad_end - (f - 1) * dilation - 1) / stride + 1;
     };
-    return {n, h, w, c, k, r, s, out(h, r), out(w, s), stride, pad_begin, pad_end, c2};
+    return {n, h, w, c, k, r, s, out(h, r), out(w, s), stride, pad_begin, pad_end, c2, dilation};
   }
 };
 // The last of the 3x3 filters is large enough for Winograd's algorithm in f32, and cuts its tiles at the
 // border; the last of two inputs is a layer of a real network.
-constexpr ConvCase kConvs[] = {{1, 1, 1, 1, 1, 1, 1, 1, 0, 0},       {2, 5, 7, 3, 5, 3, 3, 1, 1, 1},
-                               {1, 6, 6, 5, 7, 3, 3, 2, 0, 1},       {1, 7, 5, 16, 32, 1, 1, 1, 0, 0},
-                               {2, 15, 13, 64, 80, 3, 3, 1, 1, 1},   {1, 1, 1, 2, 3, 1, 1, 1, 0, 0, 1},
-                               {2, 3, 5, 24, 20, 1, 1, 1, 0, 0, 8},  {1, 7, 5, 13, 9, 1, 1, 1, 0, 0, 5},
-                               {1, 8, 8, 96, 64, 1, 1, 1, 0, 0, 32}, {1, 8, 8, 384, 128, 1, 1, 1, 0, 0, 128}};
+constexpr ConvCase kConvs[] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0},         {2, 5, 7, 3, 5, 3, 3, 1, 1, 1},
+    {1, 6, 6, 5, 7, 3, 3, 2, 0, 1},         {1, 7, 5, 16, 32, 1, 1, 1, 0, 0},
+    {2, 15, 13, 64, 80, 3, 3, 1, 1, 1},     {1, 1, 1, 2, 3, 1, 1, 1, 0, 0, 1},
+    {2, 3, 5, 24, 20, 1, 1, 1, 0, 0, 8},    {1, 7, 5, 13, 9, 1, 1, 1, 0, 0, 5},
+    {1, 8, 8, 96, 64, 1, 1, 1, 0, 0, 32},   {1, 8, 8, 384, 128, 1, 1, 1, 0, 0, 128},
+    {2, 7, 5, 16, 24, 3, 3, 1, 2, 2, 0, 2}, {1, 9, 6, 5, 3, 3, 3, 2, 3, 1, 0, 3}};
 
 /// Operands of a convolution; weights representable in the type in which the op multiplies.
 struct ConvOperands {
@@ -71,7 +74,7 @@ void check_conv2d(Context& context, DType dtype) {
         pw(context, o.w, o.weight_type), pb(context, o.bias, parameter_type(dtype)), pr(context, o.dy, dtype),
         y(context, size, dtype), z(context, size, parameter_type(dtype));
     const ConstBuffer x2 = o.second<ConstBuffer>(px2.buffer());
-    const Conv2dParams params{s.stride, s.pad_begin, s.pad_end};
+    const Conv2dParams params{s.stride, s.pad_begin, s.pad_end, false, s.dilation};
     run(Conv2d{px.buffer(), x2, pw.buffer(), pb.buffer(), pr.buffer(), y.buffer(), s, 0.6, 0}, context);
     expect_close(y.values(), naive::conv2d(x, w, &b, &r, params, 0.6).data, o.tolerance, "with residual");
     run(Conv2d{px.buffer(), x2, pw.buffer(), {}, {}, z.buffer(), s, 1.0, 1}, context);
@@ -91,7 +94,7 @@ void check_conv2d_grad_input(Context& context, DType dtype) {
           double sum = 0.0;
           for (std::int64_t i = 0; i < s.r; ++i)
             for (std::int64_t j = 0; j < s.s; ++j) {
-              const std::int64_t oy = y + s.pad_begin - i, ox = x + s.pad_begin - j;
+              const std::int64_t oy = y + s.pad_begin - i * s.dilation, ox = x + s.pad_begin - j * s.dilation;
               if (oy % s.stride || ox % s.stride) continue;
               for (std::int64_t k = 0; k < s.k; ++k)
                 sum += out.at(n, oy / s.stride, ox / s.stride, k) * filters.at(k, i, j, c);
@@ -123,8 +126,8 @@ void check_conv2d_grad_weight(Context& context, DType dtype) {
           for (std::int64_t n = 0; n < s.n; ++n)
             for (std::int64_t y = 0; y < s.oh; ++y)
               for (std::int64_t q = 0; q < s.ow; ++q)
-                sum += out.at(n, y, q, k) *
-                       in.at(n, y * s.stride + i - s.pad_begin, q * s.stride + j - s.pad_begin, c);
+                sum += out.at(n, y, q, k) * in.at(n, y * s.stride + i * s.dilation - s.pad_begin,
+                                                  q * s.stride + j * s.dilation - s.pad_begin, c);
           return sum;
         }).data;
     std::vector<double> sums(static_cast<std::size_t>(s.k));

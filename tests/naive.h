@@ -63,7 +63,7 @@ inline Values conv2d(const Values& x, const Values& weight, const Values* bias, 
   const Image in(x), w(weight);
   const Shape &s = x.shape, &f = weight.shape;
   const auto size = [&](std::int64_t length, std::int64_t filter) {
-    return (length + p.pad_begin + p.pad_end - filter) / p.stride + 1;
+    return (length + p.pad_begin + p.pad_end - (filter - 1) * p.dilation - 1) / p.stride + 1;
   };
   const Shape out{s[0], size(s[1], f[1]), size(s[2], f[2]), f[0]};
   std::size_t index = 0;
@@ -72,8 +72,9 @@ inline Values conv2d(const Values& x, const Values& weight, const Values* bias, 
     for (std::int64_t c = 0; c < s[3]; ++c)
       for (std::int64_t i = 0; i < f[1]; ++i)
         for (std::int64_t j = 0; j < f[2]; ++j)
-          sum +=
-              in.at(n, y * p.stride + i - p.pad_begin, q * p.stride + j - p.pad_begin, c) * w.at(k, i, j, c);
+          sum += in.at(n, y * p.stride + i * p.dilation - p.pad_begin,
+                       q * p.stride + j * p.dilation - p.pad_begin, c) *
+                 w.at(k, i, j, c);
     if (bias) sum += bias->data[static_cast<std::size_t>(k)];
     if (residual) sum += residual->data[index];
     ++index;
@@ -220,6 +221,46 @@ inline Values matmul(const Values& a, bool trans_a, const Values& b, bool trans_
       c.data.push_back(sum);
     }
   return c;
+}
+
+/// (u - mean) / max(std, 1 / sqrt(H W C)) image by image, u = scale x + shift channel by channel.
+inline Values standardise(const Values& x, const std::vector<double>& scale,
+                          const std::vector<double>& shift) {
+  Values y = x;
+  const auto c = static_cast<std::size_t>(x.shape[3]);
+  const std::size_t per = y.data.size() / static_cast<std::size_t>(x.shape[0]);
+  for (std::size_t first = 0; first < y.data.size(); first += per) {
+    double mean = 0.0, variance = 0.0;
+    const std::span<double> image(y.data.data() + first, per);
+    for (std::size_t i = 0; i < per; ++i) image[i] = scale[i % c] * image[i] + shift[i % c];
+    for (const double u : image) mean += u / static_cast<double>(per);
+    for (const double u : image) variance += (u - mean) * (u - mean) / static_cast<double>(per);
+    for (double& u : image)
+      u = (u - mean) / std::max(std::sqrt(variance), 1.0 / std::sqrt(static_cast<double>(per)));
+  }
+  return y;
+}
+
+/// [N, H, W, C] -> [N, C].
+inline Values mean_pixels(const Values& x) {
+  const std::int64_t n = x.shape[0], c = x.shape[3], pixels = x.shape[1] * x.shape[2];
+  Values y{{n, c}, std::vector<double>(static_cast<std::size_t>(n * c))};
+  for (std::int64_t i = 0; i < n * pixels * c; ++i)
+    y.data[static_cast<std::size_t>(i / (pixels * c) * c + i % c)] +=
+        x.data[static_cast<std::size_t>(i)] / static_cast<double>(pixels);
+  return y;
+}
+
+/// -log softmax(x)[label] of every row.
+inline Values cross_entropy(const Values& x, const std::vector<double>& labels) {
+  const auto rows = static_cast<std::size_t>(x.shape[0]), cols = static_cast<std::size_t>(x.shape[1]);
+  Values y{{x.shape[0]}, {}};
+  for (std::size_t r = 0; r < rows; ++r) {
+    double sum = 0.0;
+    for (std::size_t k = 0; k < cols; ++k) sum += std::exp(x.data[r * cols + k]);
+    y.data.push_back(std::log(sum) - x.data[r * cols + static_cast<std::size_t>(labels[r])]);
+  }
+  return y;
 }
 
 }  // namespace sgm::naive

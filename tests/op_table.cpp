@@ -208,6 +208,12 @@ const ConvRow kConvolutions[] = {
     {"stride 3, padded before", {1, 8, 5, 3}, 4, 2, 2, {3, 2, 0}},
     {"full correlation, no bias", {1, 5, 5, 4}, 3, 3, 3, {1, 2, 2}, false},
     {"oblong filter", {2, 7, 5, 3}, 4, 3, 2, {1, 0, 1}},
+    {"dilated", {2, 7, 9, 5}, 7, 3, 3, {1, 2, 2, false, 2}},
+    {"dilated beyond the image", {1, 3, 5, 4}, 3, 3, 3, {1, 4, 4, false, 4}, false},
+    {"dilated, oblong, stride 2", {1, 9, 8, 3}, 4, 3, 2, {2, 1, 2, false, 3}, true},
+    {"dilated, with residual", {1, 6, 5, 16}, 16, 3, 3, {1, 2, 2, false, 2}, true, true, 0.7},
+    {"dilated f32 sums of bf16", {1, 6, 7, 8}, 3, 3, 3, {1, 2, 2, true, 2}},
+    {"dilated within a network", {1, 16, 16, 64}, 64, 3, 3, {1, 4, 4, false, 4}, false},
     {"f32 sums of bf16", {2, 5, 5, 12}, 3, 3, 3, {1, 1, 1, true}},
     {"first of a network", {1, 16, 16, 3}, 128, 3, 3, {1, 1, 1}},
     {"last of a network", {1, 16, 16, 128}, 3, 3, 3, {1, 1, 1, true}},
@@ -226,7 +232,8 @@ void add_convolutions(std::vector<OpRow>& rows) {
         {s}, {.shape = {conv.k, conv.r, conv.s, s[3]}, .role = Role::filter, .std = 1.0 / std::sqrt(fan)}};
     if (conv.bias) inputs.push_back({.shape = {conv.k}, .role = Role::parameter});
     const auto length = [&](std::int64_t in, std::int64_t filter) {
-      return (in + conv.params.pad_begin + conv.params.pad_end - filter) / conv.params.stride + 1;
+      const std::int64_t reach = (filter - 1) * conv.params.dilation + 1;
+      return (in + conv.params.pad_begin + conv.params.pad_end - reach) / conv.params.stride + 1;
     };
     if (conv.residual) inputs.push_back({{s[0], length(s[1], conv.r), length(s[2], conv.s), conv.k}});
     rows.push_back({.name = text_of("conv2d ", conv.name, ' ', s, " -> ", conv.k),
@@ -333,6 +340,7 @@ void add_resampling(std::vector<OpRow>& rows) {
   add_resampling(rows, "zero insertion", {2, 1, 0, -1, {1.0}}, {{1, 1, 1, 1}, {2, 5, 5, 7}});
   add_resampling(rows, "3/2 with a crop", {3, 2, 2, -1, {0.2, 0.5, -0.3}}, {{1, 5, 5, 3}});
   add_resampling(rows, "oblong image", {2, 1, 1, 1, {0.5, 1.0, 0.5}}, {{2, 3, 7, 5}});
+  add_resampling(rows, "5x5 means", {1, 1, 2, 2, std::vector<double>(5, 0.2)}, {{1, 1, 1, 1}, {2, 7, 3, 5}});
   add_resampling(rows, "16 taps", {1, 1, 8, 7, std::vector<double>(16, 1.0 / 16)}, {{1, 5, 5, 2}});
 }
 
@@ -348,6 +356,7 @@ std::vector<OpRow> op_table() {
   add_convolutions(rows);
   add_normalisations(rows);
   add_resampling(rows);
+  add_refine_ops(rows);
   return rows;
 }
 

@@ -180,6 +180,7 @@ TEST(ConvGraphs, AreToldApart) {
   add([](ConvGraph& g) { g.shape.r = 2; });
   add([](ConvGraph& g) { g.shape.s = 2; });
   add([](ConvGraph& g) { g.shape.stride = 2; });
+  add([](ConvGraph& g) { g.shape.dilation = 2; });
   add([](ConvGraph& g) { g.shape.pad_begin = 0; });
   add([](ConvGraph& g) { g.shape.pad_end = 0; });
   std::set<std::string> texts;

@@ -23,14 +23,15 @@ struct StateDict {
     EXPECT_TRUE(file.good()) << name;
     std::string line;
     while (std::getline(file, line)) {
-      if (std::sscanf(line.c_str(), "# total parameters %ld, trainable %ld", &parameters, &trainable) == 2)
-        continue;
+      const int counts =
+          std::sscanf(line.c_str(), "# total parameters %ld, trainable %ld", &parameters, &trainable);
+      if (counts == 1) trainable = parameters;
+      if (line.front() == '#' || line.front() == '-') continue;
       std::istringstream columns(line);
-      std::string index, ema_index, key, size;
-      columns >> index >> ema_index >> key;
-      if (index == "#" || index == "-") continue;
-      std::vector<std::int64_t> sizes;
-      while (columns >> size) sizes.push_back(std::stoll(size.substr(size.front() == '[' ? 1 : 0)));
+      std::string key, column;  // the last before the sizes
+      while (columns >> column && column.front() != '[') key = column;
+      std::vector<std::int64_t> sizes = {std::stoll(column.substr(1))};
+      while (columns >> column) sizes.push_back(std::stoll(column));
       tensors[key] = Shape(std::span<const std::int64_t>(sizes));
     }
   }
@@ -64,7 +65,17 @@ void ddpm_to_256_pixels(Config& c) {
   c.model.ch_mult = {1, 1, 2, 2, 4, 4};
 }
 
+void to_ncsnv2_256(Config& c) {
+  c.data.image_size = 256;
+  c.model.name = "ncsnv2_256";
+}
+
 const PublishedRow kPublished[] = {
+    {"ncsn_v1_cifar10", "ve_cifar10_ncsn", 1},
+    {"ncsnv2_64_cifar10", "ve_cifar10_ncsnv2", 1},
+    {"ncsnv2_64_cifar10", "ve_celeba_ncsnv2", 4},
+    {"ncsnv2_128_bedroom", "ve_bedroom_ncsnv2", 4},
+    {"ncsnv2_256_ffhq", "ve_bedroom_ncsnv2", 4, to_ncsnv2_256},
     {"ncsnpp_ve_cifar10_continuous", "ve_cifar10_ncsnpp_continuous", 1},
     {"ncsnpp_ve_cifar10_deep_continuous", "ve_cifar10_ncsnpp_deep_continuous", 4},
     {"ncsnpp_ve_cifar10_discrete", "ve_cifar10_ncsnpp", 4},
@@ -117,6 +128,10 @@ TEST(Published, NetworksHaveTheTensorsOfTheirCheckpoints) {
 TEST(Published, ListsAreTheOnesThatTheNetworksWereCountedFrom) {
   const std::pair<const char*, std::int64_t> counts[] = {{"ncsnpp_ve_cifar10_continuous", 62'758'915},
                                                          {"ncsnpp_ve_cifar10_deep_continuous", 107'587'075},
+                                                         {"ncsn_v1_cifar10", 30'117'635},
+                                                         {"ncsnv2_64_cifar10", 29'694'083},
+                                                         {"ncsnv2_128_bedroom", 83'445'379},
+                                                         {"ncsnv2_256_ffhq", 94'132'611},
                                                          {"ncsnpp_ve_cifar10_discrete", 62'693'251},
                                                          {"ncsnpp_vp_cifar10", 62'693'251},
                                                          {"ddpmpp_cifar10", 61'804'419},
@@ -135,7 +150,7 @@ class GoldenNetworks : public testing::Test {
 
 TEST_F(GoldenNetworks, ReturnWhatTheOriginalReturns) {
   const std::vector<GoldenNetwork> networks = golden_networks();
-  EXPECT_EQ(networks.size(), 12u);
+  EXPECT_EQ(networks.size(), 15u);
   for (const GoldenNetwork& golden : networks) {
     SCOPED_TRACE(golden.name);
     const auto network = build(golden, *context_);

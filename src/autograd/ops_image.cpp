@@ -23,12 +23,12 @@ ConvShape conv_shape(const Shape& x, const Shape& x2, const Shape& w, const Conv
                            p.pad_begin == 0 && p.pad_end == 0),
         "conv2d: a second input must be like the first and the filter 1x1, got ", x, ", ", x2, " and ", w);
   const auto out = [&](std::int64_t in, std::int64_t filter) {
-    const std::int64_t last = in + p.pad_begin + p.pad_end - filter;
+    const std::int64_t last = in + p.pad_begin + p.pad_end - (filter - 1) * p.dilation - 1;
     return last < 0 ? 0 : last / p.stride + 1;
   };
   const ConvShape shape{
       x[0],     x[1],        x[2],      w[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
-      p.stride, p.pad_begin, p.pad_end, c2};
+      p.stride, p.pad_begin, p.pad_end, c2,   p.dilation};
   check(shape.oh > 0 && shape.ow > 0, "conv2d: x ", x, " is smaller than the filter ", w);
   return shape;
 }

@@ -4,4 +4,5 @@ target_sources(
           autograd/ops_elementwise.cpp
           autograd/ops_matmul.cpp
           autograd/ops_image.cpp
+          autograd/ops_refine.cpp
           autograd/ops_tangent.cpp)

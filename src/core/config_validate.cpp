@@ -186,7 +186,8 @@ void validate(const Config& config) {
   validate_data(config.data, points);
   validate_sde(config.sde);
   validate_model(config.model);
-  if (!points) validate_resolutions(config.model, config.data.image_size);
+  const bool refine_net = config.model.name == "ncsn" || config.model.name.starts_with("ncsnv2");
+  if (!points && !refine_net) validate_resolutions(config.model, config.data.image_size);
   validate_training(config.training);
   validate_optim(config.optim);
   validate_sampling(config.sampling);
@@ -194,7 +195,7 @@ void validate(const Config& config) {
   const bool is_discrete = !config.training.continuous;
   check(!is_discrete || config.sde.name != "subvpsde",
         "training.continuous must be true for the sub-VP SDE, which has no discrete loss");
-  check(!is_discrete || config.model.embedding_type != "fourier",
+  check(!is_discrete || refine_net || config.model.embedding_type != "fourier",
         "model.embedding_type fourier needs training.continuous = true; discrete models use positional");
 }
 

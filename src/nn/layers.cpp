@@ -34,6 +34,16 @@ ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, double scale, Conv
     bias_ = &add_parameter("bias", b.constant({out}, 0.0), {{style == ConvStyle::nin ? "b" : "bias"}});
 }
 
+ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, const PlainConv& plain)
+    : weight_(add_parameter("weight",
+                            b.uniform({out, filter, filter, in}, 1.0 / std::sqrt(in * filter * filter)),
+                            conv_weight_name(ConvStyle::conv))),
+      params_{.dilation = plain.dilation} {
+  params_.pad_begin = params_.pad_end = filter / 2 * plain.dilation;
+  if (plain.bias)
+    bias_ = &add_parameter("bias", b.uniform({out}, 1.0 / std::sqrt(in * filter * filter)), {{"bias"}});
+}
+
 Var ConvLayer::forward_f32(const Var& x) const {
   Conv2dParams params = params_;
   params.keep_f32 = true;

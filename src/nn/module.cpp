@@ -1,6 +1,7 @@
 #include "sgm/nn/module.h"
 
 #include "nn/mlp.h"
+#include "nn/refine_net.h"
 #include "nn/unet.h"
 #include "sgm/core/registry.h"
 
@@ -73,7 +74,13 @@ struct NetworkEntry {
   const char* name;
   std::unique_ptr<ScoreNetwork> (*create)(const Config&, Builder&);
 };
-constexpr NetworkEntry kNetworks[] = {{"ncsnpp", create_ncsnpp}, {"ddpm", create_ddpm}, {"mlp", create_mlp}};
+constexpr NetworkEntry kNetworks[] = {{"ncsnpp", create_ncsnpp},
+                                      {"ddpm", create_ddpm},
+                                      {"ncsn", create_ncsn},
+                                      {"ncsnv2_64", create_ncsnv2_64},
+                                      {"ncsnv2_128", create_ncsnv2_128},
+                                      {"ncsnv2_256", create_ncsnv2_256},
+                                      {"mlp", create_mlp}};
 
 }  // namespace
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/elementwise.h"
+#include "nn/network_parts.h"
 #include "sgm/core/registry.h"
 #include "sgm/nn/blocks.h"
 
@@ -66,7 +66,6 @@ class UNet final : public ScoreNetwork {
   Var encode(const Var& x, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const;
   Var decode(Var h, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const;
   Var resampled_down(const DownLevel& level, const Var& h, const Var& shifts, const ForwardMode& mode) const;
-  Tensor output_scale(const Tensor& noise_label) const;
 
   bool attends(std::size_t level) const {
     const int resolution = config_.data.image_size >> level;
@@ -308,37 +307,19 @@ Var UNet::decode(Var h, const Var& shifts, const ForwardMode& mode, std::vector<
   return conv_out_->forward_f32(norm_out_->forward(h));
 }
 
-/// 1 / sigma of every image: the label itself for Fourier embeddings, else an index into the geometric table
-/// from sigma_max down to sigma_min.
-Tensor UNet::output_scale(const Tensor& noise_label) const {
-  const SDEConfig& sde = config_.sde;
-  Tensor scale = Tensor::empty(noise_label.context(), noise_label.shape(), DType::f64);
-  const bool sigmas = config_.model.embedding_type == "fourier";
-  run(InverseSigma{noise_label.buffer(), scale.buffer(), scale.numel(), sde.sigma_min, sde.sigma_max,
-                   sigmas ? 0 : sde.num_scales},
-      scale.context());
-  return scale;
-}
-
 Var UNet::forward(const Var& x, const Tensor& noise_label, const ForwardMode& mode) {
-  const Shape s = x.shape();
-  const DataConfig& d = config_.data;
-  check(s.rank() == 4 && s[3] == d.num_channels && s[1] == d.image_size && s[2] == d.image_size,
-        "network: images must be [N, ", d.image_size, ", ", d.image_size, ", ", d.num_channels, "], got ", s);
-  check(x.value().dtype() == dtype_, "network: images must be ", dtype_, " like the weights, got ",
-        x.value().dtype());
-  check(noise_label.shape() == Shape({s[0]}) && noise_label.dtype() == DType::f64,
-        "network: noise labels must be [", s[0], "] f64, got ", noise_label.shape(), " ",
-        noise_label.dtype());
+  check_network_inputs(x, noise_label, config_.data, dtype_);
   const Var shifts = noise_shifts(noise_label, x.value().dtype());
   std::vector<Var> skips;
-  const Var input = d.centered ? x : affine(x, 2.0, -1.0);
+  const Var input = config_.data.centered ? x : affine(x, 2.0, -1.0);
   Var h = encode(input, shifts, mode, skips);
   h = middle0_->forward(h, {}, shifts, mode);
   h = middle_attention_->forward(h);
   h = middle1_->forward(h, {}, shifts, mode);
   h = decode(h, shifts, mode, skips);
-  return config_.model.scale_by_sigma ? scale_images(h, output_scale(noise_label)) : h;
+  if (!config_.model.scale_by_sigma) return h;
+  const LabelKind kind = config_.model.embedding_type == "fourier" ? LabelKind::sigma : LabelKind::index;
+  return scale_images(h, inverse_sigma(noise_label, config_.sde, kind));
 }
 
 }  // namespace

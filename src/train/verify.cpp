@@ -108,14 +108,57 @@ Tolerances tolerances_of(const VerifyOptions& options) {
   return result;
 }
 
-/// Refuses a config whose network the file cannot hold before it is built: the last convolutions of its
-/// blocks alone have 9 c^2 weights each.
-void check_size(const ReferenceFile& file, const ModelConfig& model) {
+Config unet_config(const nlohmann::json& options) {
+  const nlohmann::json &model = options.at("model"), &training = options.at("training");
+  Config config;
+  config.model.visit(JsonVisitor{model});
+  config.sde.visit(JsonVisitor{model});
+  config.sde.name = training.at("sde").get<std::string>();
+  config.data.visit(JsonVisitor{options.at("data")});
+  config.training.visit(JsonVisitor{training});
+  config.model.name = model.at("name").get<std::string>();
+  return config;
+}
+
+/// The options of a RefineNet do not name the network: NCSNv2, by image size.
+Config refine_net_config(const nlohmann::json& options, const std::string& name) {
+  const nlohmann::json &data = options.at("data"), &model = options.at("model");
+  check(!data.value("logit_transform", false) && !model.value("spec_norm", false) &&
+            model.value("normalization", "InstanceNorm++") == "InstanceNorm++",
+        name,
+        ": of RefineNets only those with InstanceNorm++ and without logit_transform and spec_norm are known");
+  Config config;
+  config.data.image_size = data.at("image_size").get<int>();
+  config.data.num_channels = data.at("channels").get<int>();
+  config.data.centered = data.value("rescaled", false);
+  config.sde.name = "vesde";
+  config.sde.sigma_max = model.at("sigma_begin").get<double>();
+  config.sde.sigma_min = model.at("sigma_end").get<double>();
+  config.sde.num_scales = model.at("num_classes").get<int>();
+  config.training.continuous = false;
+  config.model.nf = model.at("ngf").get<int>();
+  config.model.nonlinearity = model.value("nonlinearity", "elu");
+  const int size = config.data.image_size;
+  config.model.name = size < 96 ? "ncsnv2_64" : size <= 128 ? "ncsnv2_128" : "ncsnv2_256";
+  return config;
+}
+
+/// At least as many weights as a network has. U-Nets: the last convolutions of their blocks alone have 9 c^2
+/// each. RefineNets: 1800 nf^2 in the smallest, and the first norm's table.
+std::int64_t least_weights(const Config& config) {
+  const ModelConfig& model = config.model;
+  const std::int64_t nf = model.nf;
+  if (model.name == "ncsn") return 1800 * nf * nf + 3 * nf * config.sde.num_scales;
+  if (model.name.starts_with("ncsnv2")) return 1800 * nf * nf;
   std::int64_t weights = 0;
-  for (const int factor : model.ch_mult) {
-    const std::int64_t channels = std::int64_t{model.nf} * factor;
-    weights += (2 * std::int64_t{model.num_res_blocks} + 1) * 9 * channels * channels;
-  }
+  for (const int factor : model.ch_mult)
+    weights += (2 * std::int64_t{model.num_res_blocks} + 1) * 9 * nf * factor * nf * factor;
+  return weights;
+}
+
+/// Refuses a config whose network the file cannot hold before it is built.
+void check_size(const ReferenceFile& file, const Config& config) {
+  const std::int64_t weights = least_weights(config);
   check(static_cast<std::uint64_t>(weights) <= file.file().size() / sizeof(float), file.name(),
         ": its config describes a network of more than ", weights, " weights, which the file cannot hold");
 }
@@ -156,13 +199,7 @@ Config config_from_reference(const std::string& text, const std::string& name) {
   Config config;
   try {
     const nlohmann::json options = nlohmann::json::parse(text);
-    const nlohmann::json& model = options.at("model");
-    config.model.visit(JsonVisitor{model});
-    config.sde.visit(JsonVisitor{model});
-    config.sde.name = options.at("training").at("sde").get<std::string>();
-    config.data.visit(JsonVisitor{options.at("data")});
-    config.training.visit(JsonVisitor{options.at("training")});
-    config.model.name = model.at("name").get<std::string>();
+    config = options.at("model").contains("ngf") ? refine_net_config(options, name) : unet_config(options);
   } catch (const nlohmann::json::exception& error) {
     fail(name, ": its config is not that of a score network that this command knows: ", error.what());
   }
@@ -174,8 +211,10 @@ VerifyReport verify_reference(const std::filesystem::path& path, const VerifyOpt
                               Context& context) {
   const Tolerances tolerance = tolerances_of(options);
   const ReferenceFile file(path);
-  const Config config = config_from_reference(file.config_text(), file.name());
-  check_size(file, config.model);
+  Config config = config_from_reference(file.config_text(), file.name());
+  // The two RefineNets have the same options, but only NCSN has norms that know the noise scale.
+  if (file.contains("model.normalizer.embed.weight")) config.model.name = "ncsn";
+  check_size(file, config);
   const DType dtype = options.precision == "f64" ? DType::f64 : DType::f32;
   const auto network = create_network(config, context, dtype);
   std::vector<Parameter> parameters = network->parameters();

@@ -140,7 +140,6 @@ class Interpreter {
       check(values.size() == 2 && values[0] == values[1], "cudnn: axes that differ");
       return static_cast<int>(values[0]);
     };
-    check(pair(CUDNN_ATTR_CONVOLUTION_DILATIONS) == 1, "cudnn: dilation");
     return {x.n,
             x.h,
             x.w,
@@ -153,7 +152,8 @@ class Interpreter {
             pair(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES),
             pair(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS),
             pair(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS),
-            0};
+            0,
+            pair(CUDNN_ATTR_CONVOLUTION_DILATIONS)};
   }
   static ConstBuffer input(const Floats& values) { return {values.data(), DType::f32}; }
   static Buffer output(Floats& values) { return {values.data(), DType::f32}; }

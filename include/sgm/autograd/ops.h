@@ -55,6 +55,7 @@ struct Conv2dParams {
   int pad_begin = 0;      // zeros before, along both axes
   int pad_end = 0;        // zeros after
   bool keep_f32 = false;  // bf16 input: write the f32 sums unrounded
+  int dilation = 1;       // pixels from one tap of the filter to the next
 };
 /// scale (conv(x, weight) + bias + residual); bias [K] and residual (shape of the output) may be absent. For
 /// 1x1 filters x2 may hold the last channels of the input, which are then never copied together.
@@ -95,5 +96,18 @@ ResampleParams downsample_params(const std::vector<int>& kernel);
 /// The FIR before a stride-2 convolution, and after a zero-inserting one, of 3x3 weights.
 ResampleParams conv_downsample_params(const std::vector<int>& kernel);
 ResampleParams upsample_conv_params(const std::vector<int>& kernel);
+
+// ---- RefineNets -------------------------------------------------------------------------------------------
+
+/// The largest value within `radius` pixels along both axes; what lies outside the image does not count. The
+/// gradient goes to the first pixel, row by row, that has it.
+Var max_pool(const Var& x, int radius);
+/// [N, H, W, C] -> [N, height, width, C], bilinear, first and last pixels on first and last pixels.
+Var resize_bilinear(const Var& x, std::int64_t height, std::int64_t width);
+/// InstanceNorm++: gamma (h + alpha m) + beta, where h is every channel of every image normalised over its
+/// pixels, and m are the channels' means, normalised over the channels of the image (unbiased variance).
+/// table [rows, 3 C] or [3 C] holds gamma, alpha and beta; label [N] f64 names each image's row, cut to an
+/// integer and clamped to the table; absent: row 0.
+Var instance_norm_plus(const Var& x, const Var& table, const Tensor& label = {}, double eps = 1e-5);
 
 }  // namespace sgm

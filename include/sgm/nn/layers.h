@@ -27,11 +27,18 @@ enum class ConvStyle {
   bias_free,  // weight [out, in, k, k]; the bias is kept elsewhere
 };
 
+/// A convolution that starts as PyTorch's do: weights and biases U(-b, b) with b = 1 / sqrt(fan_in).
+struct PlainConv {
+  int dilation = 1;  // images are padded to keep their size
+  bool bias = true;
+};
+
 /// x [N, H, W, in] -> [N, H', W', out]; 3x3 filters are padded by 1 unless params say otherwise.
 class ConvLayer : public Module {
  public:
   ConvLayer(Builder& builder, int in, int out, int filter, double scale = 1.0,
             ConvStyle style = ConvStyle::conv);
+  ConvLayer(Builder& builder, int in, int out, int filter, const PlainConv& plain);
   Var forward(const Var& x) const { return conv2d(x, weight_, bias(), params_); }
   Var forward(const Var& x, Conv2dParams params) const { return conv2d(x, weight_, bias(), params); }
   /// rescale (conv(x) + residual).

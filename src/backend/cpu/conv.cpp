@@ -48,7 +48,10 @@ struct Descs {
         w({s.k, s.c, s.r, s.s}, type_of(w_type), Tag::any),
         b({s.k}, Type::f32, Tag::a),
         y(output_desc(s, y_type)),
-        geometry{{s.stride, s.stride}, {s.pad_begin, s.pad_begin}, {s.pad_end, s.pad_end}} {}
+        geometry{{s.stride, s.stride},
+                 {s.dilation - 1, s.dilation - 1},
+                 {s.pad_begin, s.pad_begin},
+                 {s.pad_end, s.pad_end}} {}
 };
 
 /// The weights of one input inside [k, r, s, row].
@@ -81,7 +84,8 @@ B weights_from(const B& weights, const Part& part) {
 }
 
 OneDnn::Key key_of(int op, const ConvShape& s, std::initializer_list<std::int64_t> rest) {
-  OneDnn::Key key = {op, s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.oh, s.ow, s.stride, s.pad_begin, s.pad_end};
+  OneDnn::Key key = {op,  s.n,  s.h,  s.w,      s.c,        s.k,         s.r,
+                     s.s, s.oh, s.ow, s.stride, s.dilation, s.pad_begin, s.pad_end};
   key.insert(key.end(), rest);
   return key;
 }

@@ -8,12 +8,15 @@ namespace {
 
 /// The filter rows (or columns) that an output position reads inside the image.
 struct Window {
-  std::int64_t first, last, origin;  // filter indices [first, last); input index = origin + filter index
+  std::int64_t first, last, origin;  // taps [first, last); input index = origin + dilation tap
 };
 
 Window window(std::int64_t out, std::int64_t in_size, std::int64_t filter, const ConvShape& s) {
   const std::int64_t origin = out * s.stride - s.pad_begin;
-  return {std::max<std::int64_t>(0, -origin), std::min(filter, in_size - origin), origin};
+  const auto taps_until = [&](std::int64_t end) {  // that read before `end`
+    return end <= origin ? 0 : (end - origin - 1) / s.dilation + 1;
+  };
+  return {taps_until(0), std::min(filter, taps_until(in_size)), origin};
 }
 
 /// Calls f(pixel of the input, tap of the filter), both numbered through, for every tap inside the image.
@@ -22,7 +25,7 @@ void for_each_tap(const ConvShape& s, std::int64_t n, std::int64_t oy, std::int6
   const Window rows = window(oy, s.h, s.r, s), cols = window(ox, s.w, s.s, s);
   for (std::int64_t r = rows.first; r < rows.last; ++r)
     for (std::int64_t q = cols.first; q < cols.last; ++q)
-      f((n * s.h + rows.origin + r) * s.w + cols.origin + q, r * s.s + q);
+      f((n * s.h + rows.origin + r * s.dilation) * s.w + cols.origin + q * s.dilation, r * s.s + q);
 }
 
 /// One input or its gradient: `channels` of the filter's channels, from `first` on.

@@ -9,9 +9,9 @@ namespace sgm::onednn {
 using Desc = dnnl::memory::desc;
 using Dims = dnnl::memory::dims;
 
-/// Geometry of a convolution in oneDNN's terms.
+/// Geometry of a convolution in oneDNN's terms: dilations count the pixels between two taps.
 struct Geometry {
-  Dims strides, pad_begin, pad_end;
+  Dims strides, dilations, pad_begin, pad_end;
 };
 
 inline dnnl::convolution_forward::primitive_desc forward_desc(const dnnl::engine& engine, const Desc& x,
@@ -21,9 +21,9 @@ inline dnnl::convolution_forward::primitive_desc forward_desc(const dnnl::engine
   constexpr auto kKind = dnnl::prop_kind::forward_training;
   constexpr auto kAlgorithm = dnnl::algorithm::convolution_direct;
 #if DNNL_VERSION_MAJOR >= 3
-  return {engine, kKind, kAlgorithm, x, w, b, y, g.strides, g.pad_begin, g.pad_end, attr};
+  return {engine, kKind, kAlgorithm, x, w, b, y, g.strides, g.dilations, g.pad_begin, g.pad_end, attr};
 #else
-  return {{kKind, kAlgorithm, x, w, b, y, g.strides, g.pad_begin, g.pad_end}, attr, engine};
+  return {{kKind, kAlgorithm, x, w, b, y, g.strides, g.dilations, g.pad_begin, g.pad_end}, attr, engine};
 #endif
 }
 
@@ -32,9 +32,9 @@ inline dnnl::convolution_backward_data::primitive_desc backward_data_desc(
     const dnnl::convolution_forward::primitive_desc& hint, const dnnl::primitive_attr& attr) {
   constexpr auto kAlgorithm = dnnl::algorithm::convolution_direct;
 #if DNNL_VERSION_MAJOR >= 3
-  return {engine, kAlgorithm, x, w, y, g.strides, g.pad_begin, g.pad_end, hint, attr};
+  return {engine, kAlgorithm, x, w, y, g.strides, g.dilations, g.pad_begin, g.pad_end, hint, attr};
 #else
-  return {{kAlgorithm, x, w, y, g.strides, g.pad_begin, g.pad_end}, attr, engine, hint};
+  return {{kAlgorithm, x, w, y, g.strides, g.dilations, g.pad_begin, g.pad_end}, attr, engine, hint};
 #endif
 }
 
@@ -43,9 +43,9 @@ inline dnnl::convolution_backward_weights::primitive_desc backward_weights_desc(
     const dnnl::convolution_forward::primitive_desc& hint, const dnnl::primitive_attr& attr) {
   constexpr auto kAlgorithm = dnnl::algorithm::convolution_direct;
 #if DNNL_VERSION_MAJOR >= 3
-  return {engine, kAlgorithm, x, w, b, y, g.strides, g.pad_begin, g.pad_end, hint, attr};
+  return {engine, kAlgorithm, x, w, b, y, g.strides, g.dilations, g.pad_begin, g.pad_end, hint, attr};
 #else
-  return {{kAlgorithm, x, w, b, y, g.strides, g.pad_begin, g.pad_end}, attr, engine, hint};
+  return {{kAlgorithm, x, w, b, y, g.strides, g.dilations, g.pad_begin, g.pad_end}, attr, engine, hint};
 #endif
 }
 

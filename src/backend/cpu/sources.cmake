@@ -9,7 +9,9 @@ target_sources(
           backend/cpu/fill.cpp
           backend/cpu/group_norm.cpp
           backend/cpu/group_norm_grad.cpp
+          backend/cpu/instance_norm.cpp
           backend/cpu/onednn.cpp
+          backend/cpu/pooling.cpp
           backend/cpu/replace.cpp
           backend/cpu/sampling.cpp
           backend/cpu/score_matching.cpp

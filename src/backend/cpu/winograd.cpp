@@ -367,8 +367,8 @@ void dispatch(DType dtype, Body&& body) {
 }  // namespace
 
 bool suits(const ConvShape& s, DType dtype) {
-  if (s.c2 || s.r != 3 || s.s != 3 || s.stride != 1 || s.c % kLanes || s.k % kLanes || s.pad_begin > 2 ||
-      s.pad_end > 2)
+  if (s.c2 || s.r != 3 || s.s != 3 || s.stride != 1 || s.dilation != 1 || s.c % kLanes || s.k % kLanes ||
+      s.pad_begin > 2 || s.pad_end > 2)
     return false;
   const bool half = dtype == DType::bf16;
   const double m = half ? 2 : 4, points = half ? 16 : 36, size = half ? 2 : 4;

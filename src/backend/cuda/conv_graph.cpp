@@ -25,7 +25,7 @@ Descriptor tensor(std::int64_t id, std::int64_t n, std::int64_t h, std::int64_t 
 
 Descriptor geometry(const ConvShape& s, const std::string& what) {
   const std::vector<std::int64_t> begin(2, s.pad_begin), end(2, s.pad_end), strides(2, s.stride),
-      dilations(2, 1);
+      dilations(2, s.dilation);
   Descriptor descriptor(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, what);
   descriptor.set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, std::int64_t{2})
       .set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_DATA_FLOAT)
@@ -95,6 +95,7 @@ ConvGraph::Key ConvGraph::key() const {
           shape.oh,
           shape.ow,
           shape.stride,
+          shape.dilation,
           shape.pad_begin,
           shape.pad_end,
           bias,
@@ -111,6 +112,7 @@ std::string ConvGraph::text() const {
        << 'x' << shape.h << 'x' << shape.w << 'x' << shape.c << "/w" << shape.k << 'x' << shape.r << 'x'
        << shape.s << "/stride" << shape.stride << "/pad" << shape.pad_begin << ',' << shape.pad_end
        << (residual ? "/residual" : "") << (bias ? "/bias" : "");
+  if (shape.dilation != 1) text << "/dilation" << shape.dilation;
   if (scale != 1.0) text << "/scale" << scale;
   return text.str();
 }

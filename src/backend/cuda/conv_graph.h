@@ -24,7 +24,7 @@ struct ConvGraph {
 
   /// Everything that tells it from others: numbers for look-ups, and one line without spaces for people and
   /// files.
-  using Key = std::array<std::int64_t, 18>;
+  using Key = std::array<std::int64_t, 19>;
   Key key() const;
   std::string text() const;
 
