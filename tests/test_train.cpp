@@ -209,9 +209,10 @@ TEST_F(Training, SnapshotsSeeTheAveragesAndChangeNothing) {
   run(config, "silent");
 
   std::vector<std::int64_t> steps;
+  Trainer trainer(config, images_, *context_);
   RunOptions options;
   options.workdir = folder_.path() / "drawn";
-  options.snapshot = [&](Trainer& trainer, MetricsWriter&) {
+  options.snapshot = [&](MetricsWriter&) {
     steps.push_back(trainer.position());
     // What is drawn now is what the checkpoint draws later.
     const LoadedNetwork loaded = load_network(checkpoint("drawn", trainer.position()), *context_);
@@ -224,14 +225,14 @@ TEST_F(Training, SnapshotsSeeTheAveragesAndChangeNothing) {
               sampler->sample(*context_, later, request).x.to_host());
   };
   testing::internal::CaptureStderr();
-  EXPECT_EQ(train(config, images_, *context_, options), RunEnd::finished);
+  EXPECT_EQ(train(trainer, options), RunEnd::finished);
   testing::internal::GetCapturedStderr();
   EXPECT_EQ(steps, (std::vector<std::int64_t>{2, 4, 6}));
   EXPECT_EQ(content_of(checkpoint("drawn", 6)), content_of(checkpoint("silent", 6)));
 
   config.training.snapshot_sampling = false;
   options.workdir = folder_.path() / "off";
-  options.snapshot = [](Trainer&, MetricsWriter&) { ADD_FAILURE() << "called"; };
+  options.snapshot = [](MetricsWriter&) { ADD_FAILURE() << "called"; };
   testing::internal::CaptureStderr();
   train(config, images_, *context_, options);
   testing::internal::GetCapturedStderr();

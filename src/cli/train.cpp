@@ -76,17 +76,15 @@ int train_command(const TrainOptions& options) {
   const auto dataset = open_dataset(config.data);
   std::cerr << "data: " << dataset->describe() << '\n';
   watch_signals();
+  Trainer trainer(config, *dataset, *context, !options.no_graph);
   RunOptions run;
   run.workdir = options.workdir;
   run.resume = options.resume;
-  run.capture = !options.no_graph;
   if (!options.profile_steps.empty())
     std::tie(run.profile_first, run.profile_end) = steps_of(options.profile_steps);
   run.should_stop = stop_requested;
-  run.snapshot = [&](Trainer& trainer, MetricsWriter& metrics) {
-    draw_snapshot(trainer, metrics, *context, options.workdir);
-  };
-  return train(config, *dataset, *context, run) == RunEnd::finished ? kDone : kInterrupted;
+  run.snapshot = [&](MetricsWriter& metrics) { draw_snapshot(trainer, metrics, *context, options.workdir); };
+  return train(trainer, run) == RunEnd::finished ? kDone : kInterrupted;
 }
 
 }  // namespace

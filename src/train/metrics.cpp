@@ -67,7 +67,7 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& workdir, std::int64_t 
   events_.restart(step + 1);
 }
 
-void MetricsWriter::write(std::int64_t step, std::initializer_list<Metric> metrics) {
+void MetricsWriter::write(std::int64_t step, std::span<const Metric> metrics) {
   std::string line = std::string(kLineStart) + std::to_string(step);
   for (const Metric& metric : metrics) {
     line.append(",\"").append(metric.name).append("\":").append(json_number(metric.value));

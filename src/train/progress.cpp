@@ -57,6 +57,7 @@ std::string format_progress(const ProgressLine& line, int columns) {
   std::string text = "step " + std::to_string(line.step) + '/' + std::to_string(line.total) +
                      formatted("  %d%%", static_cast<int>(percent));
   if (line.loss) text += formatted("  loss %.4g", *line.loss);
+  if (line.accuracy) text += formatted("  %.1f%% right", 100.0 * *line.accuracy);
   text += "  " + format_rate(line.images_per_second) + "  eta " + format_eta(line.eta_seconds);
   if (columns >= 0 && text.size() > static_cast<std::size_t>(columns))
     text.resize(static_cast<std::size_t>(columns));
@@ -77,7 +78,8 @@ Progress::~Progress() {
   if (!drawn_.empty()) out_ << '\n' << std::flush;
 }
 
-void Progress::update(std::int64_t step, std::optional<double> loss, double images_per_second) {
+void Progress::update(std::int64_t step, std::optional<double> loss, double images_per_second,
+                      std::optional<double> accuracy) {
   const double now = clock_();
   const double interval = on_terminal_ ? kRedrawSeconds : kPlainSeconds;
   if (last_shown_ && now - *last_shown_ < interval && step < total_) return;
@@ -85,7 +87,7 @@ void Progress::update(std::int64_t step, std::optional<double> loss, double imag
   const std::int64_t done = step - first_;
   const double eta =
       done > 0 ? (now - start_) / static_cast<double>(done) * static_cast<double>(total_ - step) : -1;
-  draw(format_progress({step, total_, loss, images_per_second, eta},
+  draw(format_progress({step, total_, loss, images_per_second, eta, accuracy},
                        on_terminal_ ? usable_columns() : kPlainColumns));
 }
 

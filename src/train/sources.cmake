@@ -4,4 +4,6 @@ target_sources(
           train/metrics.cpp
           train/progress.cpp
           train/trainer.cpp
+          train/run.cpp
+          train/trainee.cpp
           train/verify.cpp)

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 
 #include "sgm/io/append_file.h"
@@ -26,7 +27,10 @@ class MetricsWriter {
 
   /// One line {"step":..., "<name>":..., ..., "time":<seconds since 1970>}; what is not finite is written as
   /// null there, and as it is to TensorBoard.
-  void write(std::int64_t step, std::initializer_list<Metric> metrics);
+  void write(std::int64_t step, std::span<const Metric> metrics);
+  void write(std::int64_t step, std::initializer_list<Metric> metrics) {
+    write(step, std::span(metrics.begin(), metrics.size()));
+  }
 
   /// To TensorBoard only.
   void image(std::string_view tag, std::int64_t step, const EventImage& image);

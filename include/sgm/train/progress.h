@@ -23,9 +23,11 @@ struct ProgressLine {
   std::optional<double> loss;  // left out of the line when absent; NaN is shown
   double images_per_second = 0;
   double eta_seconds = 0;
+  std::optional<double> accuracy = {};  // of classifiers, in [0, 1]
 };
 
-/// "step 1200/10000  12%  loss 0.0123  85.1 img/s  eta 3m05s", at most `columns` characters.
+/// "step 1200/10000  12%  loss 0.0123  85.1 img/s  eta 3m05s", at most `columns` characters; an accuracy
+/// stands behind the loss as "93.1% right".
 std::string format_progress(const ProgressLine& line, int columns);
 
 /// True when the file descriptor is a terminal.
@@ -44,7 +46,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   /// `step` steps are done; the remaining time is extrapolated from those since the start.
-  void update(std::int64_t step, std::optional<double> loss, double images_per_second);
+  void update(std::int64_t step, std::optional<double> loss, double images_per_second,
+              std::optional<double> accuracy = {});
 
   /// Prints a line of its own, above the bar.
   void note(std::string_view text);
