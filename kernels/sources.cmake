@@ -1,6 +1,7 @@
 # Every file of device code: the library compiles them for GPUs, tests/emulator/ for the CPU.
 set(
   SGM_CUDA_KERNELS
+  classifier.cu
   direct_conv.cu
   elementwise.cu
   embedding.cu

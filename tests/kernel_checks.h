@@ -18,6 +18,7 @@ std::vector<KernelRow> elementwise_kernels();
 std::vector<KernelRow> conv_kernels();
 std::vector<KernelRow> image_kernels();
 std::vector<KernelRow> training_kernels();
+std::vector<KernelRow> classifier_kernels();
 std::vector<KernelRow> score_kernels();
 std::vector<KernelRow> refine_kernels();
 

@@ -356,6 +356,7 @@ std::vector<OpRow> op_table() {
   add_convolutions(rows);
   add_normalisations(rows);
   add_resampling(rows);
+  add_classifier_ops(rows);
   add_refine_ops(rows);
   return rows;
 }

@@ -39,6 +39,7 @@ std::vector<OpRow> op_table();
 
 /// Parts of it in files of their own.
 void add_tangent_ops(std::vector<OpRow>& rows);
+void add_classifier_ops(std::vector<OpRow>& rows);
 void add_refine_ops(std::vector<OpRow>& rows);
 
 }  // namespace sgm

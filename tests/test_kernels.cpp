@@ -18,7 +18,7 @@ namespace {
 std::vector<KernelRow> all_kernels() {
   std::vector<KernelRow> rows;
   for (const auto& family : {elementwise_kernels(), conv_kernels(), image_kernels(), training_kernels(),
-                             score_kernels(), refine_kernels()})
+                             classifier_kernels(), score_kernels(), refine_kernels()})
     rows.insert(rows.end(), family.begin(), family.end());
   return rows;
 }

@@ -21,6 +21,7 @@ inline constexpr int kDone = 0, kCheckFailed = 1, kBadInput = 2, kInterrupted = 
 using Command = std::function<int()>;
 
 void add_train(CLI::App& app, Command& chosen);
+void add_classify_train(CLI::App& app, Command& chosen);
 void add_sample(CLI::App& app, Command& chosen);
 void add_inpaint(CLI::App& app, Command& chosen);
 void add_colorize(CLI::App& app, Command& chosen);

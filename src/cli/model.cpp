@@ -90,7 +90,7 @@ void BatchOptions::add_to(CLI::App& command, bool with_n) {
 }
 
 int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
-             const std::function<SampleResult(SampleRequest&)>& make) {
+             const std::function<SampleResult(SampleRequest&)>& make, int columns) {
   watch_signals();
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -118,7 +118,7 @@ int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
     for (const std::int64_t of_image : result.nfe) nfe += of_image;
     out.add(result.x, model.config().data.centered);
   }
-  out.write();
+  out.write(columns);
   std::cerr << options.n << " images in " << format_eta(seconds()) << ", " << format_rate(n / seconds())
             << ", NFE " << static_cast<double>(nfe) / n << " per image -> " << out.path() << '\n';
   return kDone;

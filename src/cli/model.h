@@ -63,8 +63,9 @@ struct BatchOptions {
 };
 
 /// Makes `options.n` images batch by batch, with progress on stderr, and writes them. `make` fills what is
-/// missing in the request and runs a sampler. Returns the exit code; interrupted work writes nothing.
+/// missing in the request and runs a sampler; columns: of a grid, 0: about as many as rows. Returns the exit
+/// code; interrupted work writes nothing.
 int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
-             const std::function<SampleResult(SampleRequest&)>& make);
+             const std::function<SampleResult(SampleRequest&)>& make, int columns = 0);
 
 }  // namespace sgm::cli

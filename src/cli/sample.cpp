@@ -1,6 +1,7 @@
 // sgm sample: draws images from a checkpoint.
 
 #include "cli/commands.h"
+#include "cli/guidance.h"
 #include "cli/model.h"
 
 namespace sgm::cli {
@@ -11,16 +12,27 @@ struct SampleOptions {
   ModelOptions model;
   SamplingOptions sampling;
   BatchOptions batches;
+  GuidanceOptions guidance;
 };
 
 int sample_command(const SampleOptions& options) {
   resolve_checkpoint(options.model.model);
+  const bool guided = options.guidance.given();
   ImageOutput out(options.out);
   const auto model = options.model.open();
   const auto sampler = create_sampler(*model->sde, options.sampling.apply(model->config().sampling));
-  return generate(*model, options.batches, out, [&](SampleRequest& request) {
-    return sampler->sample(*model->context, model->score, request);
-  });
+  if (!guided)
+    return generate(*model, options.batches, out, [&](SampleRequest& request) {
+      return sampler->sample(*model->context, model->score, request);
+    });
+  BatchOptions batches = options.batches;
+  const Guidance guidance(options.guidance, *model, batches.n);
+  batches.n = guidance.images();
+  const auto make = [&](SampleRequest& request) {
+    const ScoreFn score = guidance.score(request.first_sample, request.shape[0]);
+    return sampler->sample(*model->context, score, request);
+  };
+  return generate(*model, batches, out, make, guidance.columns());
 }
 
 }  // namespace
@@ -32,6 +44,7 @@ void add_sample(CLI::App& app, Command& chosen) {
   command->add_option("--out", o->out, "grid.png, samples.npz or a folder")->required();
   o->batches.add_to(*command);
   o->sampling.add_to(*command);
+  o->guidance.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return sample_command(*o); }; });
 }
 

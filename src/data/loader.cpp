@@ -1,5 +1,6 @@
 #include "sgm/data/loader.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -76,6 +77,18 @@ int reading_threads(const Dataset& dataset, std::int64_t count) {
   return is_small ? 1 : decoding_threads();
 }
 
+/// The image moved by (dx, dy) pixels, zeros where there was nothing.
+std::vector<std::uint8_t> shifted(const std::vector<std::uint8_t>& pixels, const Dataset& set, int dx,
+                                  int dy) {
+  std::vector<std::uint8_t> moved(pixels.size());
+  const int height = set.height(), width = set.width(), channels = set.channels();
+  for (int y = std::max(0, dy); y < std::min(height, height + dy); ++y)
+    for (int x = std::max(0, dx); x < std::min(width, width + dx); ++x)
+      for (int c = 0; c < channels; ++c)
+        moved[(y * width + x) * channels + c] = pixels[((y - dy) * width + x - dx) * channels + c];
+  return moved;
+}
+
 }  // namespace
 
 Loader::Loader(const Dataset& dataset, const LoaderOptions& options) : dataset_(dataset), options_(options) {
@@ -99,6 +112,14 @@ void Loader::fill(std::int64_t position, std::int64_t image, float* out) const {
   dataset_.read(image, pixels);
   if (options_.random_flip && words_at(options_, Purpose::flip, position, 0).word[0] >> 31)
     mirror(pixels, dataset_.width(), dataset_.channels());
+  if (const int reach = options_.crop_padding; reach > 0) {
+    const PhiloxWords drawn = words_at(options_, Purpose::augment, position, 0);
+    const auto shift = [&](int axis) {
+      const std::uint64_t bits = std::uint64_t{drawn.word[2 * axis]} << 32 | drawn.word[2 * axis + 1];
+      return static_cast<int>(scaled(bits, 2u * static_cast<unsigned>(reach) + 1u)) - reach;
+    };
+    pixels = shifted(pixels, dataset_, shift(0), shift(1));
+  }
 
   WordsOfBlock words;
   if (options_.uniform_dequantization)

@@ -1,6 +1,7 @@
 #include "sgm/nn/layers.h"
 
 #include <cmath>
+#include <utility>
 
 #include "kernels/elementwise.h"
 
@@ -21,8 +22,11 @@ double init_bound(double scale, int fan_in, int fan_out) {
 }
 
 LinearLayer::LinearLayer(Builder& b, int in, int out, double scale)
-    : weight_(add_parameter("weight", b.uniform({out, in}, init_bound(scale, in, out)), {{"weight"}})),
-      bias_(add_parameter("bias", b.constant({out}, 0.0), {{"bias"}})) {}
+    : LinearLayer(b, b.uniform({out, in}, init_bound(scale, in, out))) {}
+
+LinearLayer::LinearLayer(Builder& b, Tensor weight)
+    : weight_(add_parameter("weight", std::move(weight), {{"weight"}})),
+      bias_(add_parameter("bias", b.constant({weight_.shape()[0]}, 0.0), {{"bias"}})) {}
 
 ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, double scale, ConvStyle style)
     : weight_(add_parameter("weight",
@@ -33,6 +37,10 @@ ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, double scale, Conv
   if (style != ConvStyle::bias_free)
     bias_ = &add_parameter("bias", b.constant({out}, 0.0), {{style == ConvStyle::nin ? "b" : "bias"}});
 }
+
+ConvLayer::ConvLayer(Tensor weight)
+    : weight_(add_parameter("weight", std::move(weight), conv_weight_name(ConvStyle::bias_free))),
+      params_{1, static_cast<int>(weight_.shape()[1] / 2), static_cast<int>(weight_.shape()[1] / 2)} {}
 
 ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, const PlainConv& plain)
     : weight_(add_parameter("weight",
@@ -60,10 +68,10 @@ QkvLayer::QkvLayer(Builder& b, int c)
                            {"NIN_1.b", Layout::same, c, c},
                            {"NIN_2.b", Layout::same, 2 * c, c}})) {}
 
-NormLayer::NormLayer(Builder& b, int channels, int groups, Activation activation)
+NormLayer::NormLayer(Builder& b, int channels, int groups, Activation activation, double eps)
     : gamma_(add_parameter("weight", b.constant({channels}, 1.0), {{"weight"}})),
       beta_(add_parameter("bias", b.constant({channels}, 0.0), {{"bias"}})),
-      params_{groups, 1e-6, activation, 0.0, {}} {
+      params_{groups, eps, activation, 0.0, {}} {
   check(groups > 0 && channels % groups == 0, "model: ", channels, " channels do not split into ", groups,
         " groups; choose nf a multiple of ", 4 * groups);
 }
@@ -74,6 +82,10 @@ Var NormLayer::forward(const Var& x, const ChannelShift& shift, double dropout, 
   params.dropout_key = key;
   return group_norm(x, gamma_, beta_, params, shift);
 }
+
+NoiseEmbedding::NoiseEmbedding(Builder& b, int frequencies, double std)
+    : dim_(2 * frequencies),
+      frequencies_(&add_parameter("frequencies", b.normal({frequencies}, std), {{"W"}}, false)) {}
 
 NoiseEmbedding::NoiseEmbedding(Builder& b, const ModelConfig& model) : dim_(model.nf) {
   if (model.embedding_type == "fourier") {

@@ -1,1 +1,1 @@
-target_sources(sgm PRIVATE score/directional_loss.cpp score/level_loss.cpp score/loss.cpp score/score_model.cpp)
+target_sources(sgm PRIVATE score/guidance.cpp score/level_loss.cpp score/directional_loss.cpp score/loss.cpp score/score_model.cpp)

@@ -120,20 +120,40 @@ void load_checkpoint(const std::filesystem::path& path, Module& network, Optimiz
   optimizer.set_completed_steps(info.step);
 }
 
-LoadedNetwork load_network(const std::filesystem::path& path, Context& context, bool ema) {
-  const SafeTensorsFile file(path);
-  LoadedNetwork loaded{info_of(file), nullptr};
-  check(loaded.info.kind == kScoreModel, file.name(), ": holds a ", loaded.info.kind,
-        ", not a score model; give the checkpoint of one that sgm train wrote");
+namespace {
+
+/// The module that `create` makes for the configuration of a checkpoint, with its weights.
+template <class Create>
+auto load_module(const SafeTensorsFile& file, const CheckpointInfo& info, const char* kind,
+                 const char* command, bool ema, Create&& create) {
+  check(info.kind == kind, file.name(), ": holds a ", info.kind, ", not a ", kind,
+        "; give the checkpoint of one that ", command, " wrote");
+  decltype(create()) module;
   try {
-    loaded.network = create_network(loaded.info.config, context, DType::f32, false);
+    module = create();
   } catch (const Error& error) {
     fail(file.name(), ": ", error.what());
   }
-  for (const Parameter& p : loaded.network->parameters())
+  for (const Parameter& p : module->parameters())
     fill(file, (ema && p.trainable ? "ema." : "model.") + p.name, p.var->value());
-  loaded.network->set_requires_grad(false);
-  return loaded;
+  module->set_requires_grad(false);
+  return module;
+}
+
+}  // namespace
+
+LoadedNetwork load_network(const std::filesystem::path& path, Context& context, bool ema) {
+  const SafeTensorsFile file(path);
+  const CheckpointInfo info = info_of(file);
+  return {info, load_module(file, info, kScoreModel, "sgm train", ema,
+                            [&] { return create_network(info.config, context, DType::f32, false); })};
+}
+
+LoadedClassifier load_classifier(const std::filesystem::path& path, Context& context, bool ema) {
+  const SafeTensorsFile file(path);
+  const CheckpointInfo info = info_of(file);
+  return {info, load_module(file, info, kClassifier, "sgm classify-train", ema,
+                            [&] { return create_classifier(info.config, context, DType::f32, false); })};
 }
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& workdir, std::int64_t step) {

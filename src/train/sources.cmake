@@ -1,9 +1,10 @@
 target_sources(
   sgm
   PRIVATE train/checkpoint.cpp
+          train/classifier_trainer.cpp
           train/metrics.cpp
           train/progress.cpp
-          train/trainer.cpp
           train/run.cpp
           train/trainee.cpp
+          train/trainer.cpp
           train/verify.cpp)

@@ -110,4 +110,20 @@ Var resize_bilinear(const Var& x, std::int64_t height, std::int64_t width);
 /// integer and clamped to the table; absent: row 0.
 Var instance_norm_plus(const Var& x, const Var& table, const Tensor& label = {}, double eps = 1e-5);
 
+// ---- classification ---------------------------------------------------------------------------------------
+
+/// x [N, H, W, C] with every image brought to mean 0 and standard deviation 1 over all its elements, after
+/// scale x + shift channel by channel; scale and shift [C] f64, not differentiated. An image whose standard
+/// deviation is below 1 / sqrt(H W C) is divided by that.
+Var standardise(const Var& x, const Tensor& scale, const Tensor& shift);
+/// The mean over all pixels: [N, H, W, C] -> [N, C], f32 beside bf16.
+Var mean_pixels(const Var& x);
+
+struct CrossEntropyResult {
+  Var loss;        // [N] f64: -log softmax(logits)[label]
+  Tensor correct;  // [N] f64: 1 where the label's logit is the largest, else 0
+};
+/// logits [N, K]; labels [N] f64, whole numbers in [0, K): others give NaN.
+CrossEntropyResult cross_entropy(const Var& logits, const Tensor& labels);
+
 }  // namespace sgm

@@ -22,6 +22,7 @@ struct LoaderOptions {
   bool shuffle = true;
   bool random_flip = false;             // mirror left-right with probability 1/2
   bool uniform_dequantization = false;  // (255 x + u) / 256 with u ~ U[0, 1) instead of x = byte / 255
+  int crop_padding = 0;                 // moved by up to this many pixels along each axis, zeros moving in
   bool centered = false;                // 2x - 1: data space is [-1, 1] instead of [0, 1]
 };
 

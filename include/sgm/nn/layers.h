@@ -14,6 +14,8 @@ double init_bound(double scale, int fan_in, int fan_out);
 class LinearLayer : public Module {
  public:
   LinearLayer(Builder& builder, int in, int out, double scale = 1.0);
+  /// With a weight [out, in] of the caller's.
+  LinearLayer(Builder& builder, Tensor weight);
   Var forward(const Var& x) const { return linear(x, weight_, bias_); }
 
  private:
@@ -39,6 +41,8 @@ class ConvLayer : public Module {
   ConvLayer(Builder& builder, int in, int out, int filter, double scale = 1.0,
             ConvStyle style = ConvStyle::conv);
   ConvLayer(Builder& builder, int in, int out, int filter, const PlainConv& plain);
+  /// With a weight [out, filter, filter, in] of the caller's, and no bias.
+  explicit ConvLayer(Tensor weight);
   Var forward(const Var& x) const { return conv2d(x, weight_, bias(), params_); }
   Var forward(const Var& x, Conv2dParams params) const { return conv2d(x, weight_, bias(), params); }
   /// rescale (conv(x) + residual).
@@ -78,7 +82,8 @@ class QkvLayer : public Module {
 /// Group normalisation with a fused activation.
 class NormLayer : public Module {
  public:
-  NormLayer(Builder& builder, int channels, int groups, Activation activation = Activation::none);
+  NormLayer(Builder& builder, int channels, int groups, Activation activation = Activation::none,
+            double eps = 1e-6);
   Var forward(const Var& x) const { return group_norm(x, gamma_, beta_, params_); }
   /// Over the channels of x and then those of x2, which may be absent.
   Var forward_two(const Var& x, const Var& x2) const { return group_norm(x, gamma_, beta_, params_, {}, x2); }
@@ -94,6 +99,8 @@ class NormLayer : public Module {
 class NoiseEmbedding : public Module {
  public:
   NoiseEmbedding(Builder& builder, const ModelConfig& model);
+  /// Fourier features, their frequencies N(0, std^2).
+  NoiseEmbedding(Builder& builder, int frequencies, double std);
   int dim() const { return dim_; }
   /// noise_label [N] f64 -> [N, dim].
   Var forward(const Tensor& noise_label, DType dtype) const;

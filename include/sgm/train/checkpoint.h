@@ -11,6 +11,7 @@
 #include <string>
 
 #include "sgm/core/config.h"
+#include "sgm/nn/classifier.h"
 #include "sgm/nn/module.h"
 #include "sgm/optim/optimizer.h"
 
@@ -45,6 +46,14 @@ struct LoadedNetwork {
 /// ema = true takes the moving averages, which is what samples are drawn with. Throws Error for checkpoints
 /// of other kinds.
 LoadedNetwork load_network(const std::filesystem::path& file, Context& context, bool ema = true);
+
+/// A classifier with the weights of a checkpoint.
+struct LoadedClassifier {
+  CheckpointInfo info;
+  std::unique_ptr<Classifier> classifier;
+};
+/// The same for classifiers.
+LoadedClassifier load_classifier(const std::filesystem::path& file, Context& context, bool ema = true);
 
 /// <workdir>/checkpoints/checkpoint_<step>.safetensors.
 std::filesystem::path checkpoint_path(const std::filesystem::path& workdir, std::int64_t step);
