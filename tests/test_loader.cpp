@@ -258,5 +258,46 @@ TEST(Loader, RefusesWhatMakesNoSense) {
   expect_error({"-5"}, [&] { loader.set_position(-5); });
 }
 
+TEST(ReadImages, AreWhatTheSetHoldsInDataSpace) {
+  const auto context = create_context("cpu");
+  const Numbered set(9);
+  for (const bool centered : {false, true}) {
+    const Tensor x = read_images(set, 4, 3, centered, *context);
+    EXPECT_EQ(x.shape(), (Shape{3, 3, 5, 1}));
+    const std::vector<float> values = x.to_host();
+    for (std::int64_t i = 0; i < 3; ++i)
+      for (std::size_t e = 0; e < 15; ++e) {
+        const float pixel = static_cast<float>(Numbered::byte(4 + i, e)) / 255.0f;
+        EXPECT_EQ(values[static_cast<std::size_t>(i) * 15 + e], centered ? 2.0f * pixel - 1.0f : pixel);
+      }
+  }
+  EXPECT_EQ(read_images(set, 9, 0, false, *context).numel(), 0);
+  expect_error({"images 8 to 9", "only 9"}, [&] { read_images(set, 8, 2, false, *context); });
+  expect_error({"only 9"}, [&] { read_images(set, -1, 2, false, *context); });
+}
+
+TEST(ReadImages, AreDequantisedByImageAndDraw) {
+  const auto context = create_context("cpu");
+  const Numbered set(9);
+  const auto read = [&](std::uint32_t draw, std::int64_t first, std::int64_t count, bool centered) {
+    return read_images(set, first, count, centered, *context,
+                       NoiseKey{3, Purpose::dequantise, draw, static_cast<std::uint32_t>(first)})
+        .to_host();
+  };
+  const std::vector<float> all = read(0, 0, 9, false);
+  double sum = 0.0;
+  for (std::size_t e = 0; e < all.size(); ++e) {
+    const float u =
+        256.0f * all[e] - static_cast<float>(Numbered::byte(static_cast<std::int64_t>(e / 15), e % 15));
+    EXPECT_TRUE(u >= 0.0f && u < 1.0f) << u;
+    sum += static_cast<double>(u);
+  }
+  EXPECT_NEAR(sum / 135.0, 0.5, 4.0 * 0.29 / std::sqrt(135.0));
+  EXPECT_EQ(read(0, 6, 2, false), std::vector<float>(all.begin() + 90, all.begin() + 120));
+  EXPECT_NE(read(1, 0, 9, false), all);
+  const std::vector<float> centered = read(0, 0, 9, true);
+  for (std::size_t e = 0; e < all.size(); ++e) EXPECT_EQ(centered[e], 2.0f * all[e] - 1.0f);
+}
+
 }  // namespace
 }  // namespace sgm

@@ -1,11 +1,12 @@
-// The adaptive ODE solver against SciPy's step sequences, closed-form solutions and its promise that an image
-// does not depend on its batch; the ODE sampler against the original implementation.
+// The ODE solvers against SciPy's step sequences, closed-form solutions, their orders and the promise that an
+// image does not depend on its batch; the ODE sampler against the original implementation.
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numbers>
 #include <string>
 #include <vector>
 
@@ -208,6 +209,96 @@ TEST(DormandPrince, ProgressRisesToOneAndCanStop) {
   }
   options.progress = [](double) { return false; };
   EXPECT_TRUE(integrate(kDecay, y0, 1.0, 1.0, options).complete);
+}
+
+TEST(Solvers, ConvergeWithTheirOrders) {
+  const auto context = create_context("cpu");
+  const Tensor y0 = state(*context, {1.0, -0.5}, {1, 2});
+  const std::vector<double> exact =
+      integrate(kCoupled, y0, 0.0, 2.0, {.rtol = 1e-13, .atol = 1e-13}).y.to_host_f64();
+  struct {
+    const char* solver;
+    int order, evaluations;
+  } const methods[] = {{"euler", 1, 1}, {"heun", 2, 2}, {"rk23", 3, 3}, {"rk4", 4, 4}, {"rk45", 5, 6}};
+  for (const auto& method : methods) {
+    SCOPED_TRACE(method.solver);
+    double error[2];
+    for (const int doubled : {0, 1}) {
+      const std::int64_t steps = doubled ? 64 : 32;
+      const ODESolution solution =
+          integrate(kCoupled, y0, 0.0, 2.0, {.solver = method.solver, .fixed_steps = steps});
+      const std::vector<double> y = solution.y.to_host_f64();
+      error[doubled] = std::hypot(y[0] - exact[0], y[1] - exact[1]);
+      EXPECT_EQ(solution.nfe[0], steps * method.evaluations);
+      EXPECT_EQ(solution.times[0].size(), static_cast<std::size_t>(steps + 1));
+      EXPECT_EQ(solution.times[0].back(), 2.0);
+    }
+    EXPECT_NEAR(std::log2(error[0] / error[1]), method.order, 0.35) << error[0] << ' ' << error[1];
+  }
+}
+
+TEST(Solvers, TheLowerPairKeepsItsTolerance) {
+  const auto context = create_context("cpu");
+  const Tensor y0 = state(*context, {1, 2, 3, 4, 5, 6}, {3, 2});
+  for (const double tolerance : {1e-4, 1e-7}) {
+    const ODESolution solution =
+        integrate(kDecay, y0, 0.0, 1.0, {.solver = "rk23", .rtol = tolerance, .atol = tolerance});
+    const std::vector<double> y = solution.y.to_host_f64();
+    for (int i = 0; i < 6; ++i)
+      EXPECT_NEAR(y[static_cast<std::size_t>(i)], (i + 1) * std::exp(-(1.0 + 5.0 * (i / 2))),
+                  100 * tolerance);
+    for (const std::int64_t nfe : solution.nfe) EXPECT_EQ((nfe - 2) % 3, 0);
+    EXPECT_LT(solution.nfe[0], solution.nfe[2]);
+  }
+}
+
+TEST(Solvers, IntegrateNumbersAlongThePath) {
+  // y' = -rate y and a' = y, so that a ends at (1 - exp(-rate)) y(0) / rate.
+  const auto context = create_context("cpu");
+  const RatesFn rates = [](const Tensor& y, std::span<const ImageTime> times) {
+    return Rates{kDecay(y, times), y.to_host_f64()};
+  };
+  const Tensor y0 = state(*context, {1, 2, 3}, {3, 1});
+  for (const ODEOptions& options :
+       {ODEOptions{.rtol = 1e-9, .atol = 1e-9}, ODEOptions{.solver = "rk4", .fixed_steps = 400},
+        ODEOptions{.rtol = 1e-9, .atol = 1e-9, .shared_steps = true}}) {
+    const ODESolution solution = integrate_along(rates, y0, 0.0, 1.0, options);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double rate = 1.0 + 5.0 * static_cast<double>(i), start = static_cast<double>(i + 1);
+      EXPECT_NEAR(solution.along[i], start * (1.0 - std::exp(-rate)) / rate, 1e-6);
+    }
+  }
+  // Its error counts: where nothing else moves, it is what steps are chosen for.
+  const RatesFn pulse = [](const Tensor& y, std::span<const ImageTime> times) {
+    std::vector<double> along;
+    for (const ImageTime& time : times) along.push_back(std::exp(-100.0 * (time.t - 0.5) * (time.t - 0.5)));
+    return Rates{Tensor::zeros(y.context(), y.shape(), DType::f64), along};
+  };
+  EXPECT_NEAR(integrate_along(pulse, y0, 0.0, 1.0).along[1], std::sqrt(std::numbers::pi) / 10.0, 1e-4);
+}
+
+TEST(Solvers, RefuseWhatTheyCannotDo) {
+  const auto context = create_context("cpu");
+  const Tensor y0 = state(*context, {1.0}, {1, 1});
+  expect_error({"sampling.solver", "leapfrog", "rk45, rk23, heun, rk4, euler"},
+               [&] { integrate(kDecay, y0, 0.0, 1.0, {.solver = "leapfrog"}); });
+  expect_error({"heun", "number of steps"}, [&] { integrate(kDecay, y0, 0.0, 1.0, {.solver = "heun"}); });
+  expect_error({"number of steps", "-1"},
+               [&] { integrate(kDecay, y0, 0.0, 1.0, {.solver = "rk4", .fixed_steps = -1}); });
+  const DriftFn explosion = host_drift([](std::span<double> y, const ImageTime&) { y[0] *= 1e30 * y[0]; });
+  expect_error({"not finite", "sampling.steps"},
+               [&] { integrate(explosion, y0, 0.0, 1.0, {.solver = "euler", .fixed_steps = 20}); });
+  const auto sde = make_sde("vpsde", 1000);
+  SamplingConfig config;
+  config.method = "ode";
+  config.solver = "leapfrog";
+  expect_error({"sampling.solver", "leapfrog"}, [&] { create_sampler(*sde, config); });
+  config.solver = "heun";
+  EXPECT_EQ(ode_options(*sde, config).fixed_steps, 1000);
+  config.steps = 30;
+  EXPECT_EQ(ode_options(*sde, config).fixed_steps, 30);
+  config.solver = "rk23";
+  EXPECT_EQ(ode_options(*sde, config).fixed_steps, 0) << "steps are of solvers without step control";
 }
 
 TEST(ODESampler, EqualsTheOriginalImplementation) {
