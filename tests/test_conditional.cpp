@@ -348,6 +348,25 @@ TEST(Constraints, HoldForEverySamplerAndDoNotDependOnTheBatch) {
       }
 }
 
+TEST(Constraints, DenoisingLeavesNoNoiseInTheUnknownPart) {
+  const auto context = create_context("cpu");
+  const auto sde = make_sde("vpsde", 30);
+  SamplingConfig config;
+  config.predictor = "ancestral_sampling";
+  const auto sample = [&](bool denoise) {
+    config.denoise = denoise;
+    return completed(*context, *sde, config, false, 0, 2);
+  };
+  const std::vector<float> noisy = sample(false), mean = sample(true);
+  const double last = sde->ancestral({1e-3, 0, 30}).c;
+  const std::vector<float> z =
+      normal(*context, {2, 3, 3, 3}, NoiseKey{9, Purpose::predictor, 29, 0}).to_host();
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    if (kCorner[i / 3 % 9] != 0.0f) continue;
+    EXPECT_NEAR(static_cast<double>(noisy[i] - mean[i]), last * static_cast<double>(z[i]), 1e-6);
+  }
+}
+
 TEST(Constraints, OneImageHasManyCompletions) {
   const auto context = create_context("cpu");
   const auto sde = make_sde("vesde", 25);
@@ -361,6 +380,21 @@ TEST(Constraints, OneImageHasManyCompletions) {
   EXPECT_EQ(x[0], 0.25f);
   EXPECT_EQ(x[2], 0.25f);
   EXPECT_NE(x[1], x[3]);
+}
+
+TEST(Constraints, TheStartHoldsWhatIsKnownUnderNoise) {
+  const auto context = create_context("cpu");
+  const auto sde = make_sde("vesde", 25);
+  const std::vector<float> left = {1, 0}, pixels = {0.25f, 0.75f}, draws = {0.5f, 0.5f};
+  const auto image = [&](const std::vector<float>& values) {
+    return Tensor::from_host(*context, std::span<const float>(values), {1, 1, 2, 1});
+  };
+  const auto constraint =
+      inpainting(*sde, image(pixels), Tensor::from_host(*context, std::span<const float>(left), {1, 2}));
+  const std::vector<Coefficient> numbers = {2.0, 3.0};
+  const Tensor prior = image({7.0f, 8.0f});
+  EXPECT_EQ(constraint->start(prior, numbers, Noise{{}, image(draws)}).to_host(),
+            (std::vector<float>{2.0f * 0.25f + 3.0f * 0.5f, 8.0f}));
 }
 
 TEST(Constraints, DiscreteModelsGetTheNoiseOfTheirChain) {
