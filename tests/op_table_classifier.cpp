@@ -61,7 +61,7 @@ void add_classifier_ops(std::vector<OpRow>& rows) {
   rows.push_back(standardise_row({2, 5, 7, 3}, 1.0));
   rows.push_back(standardise_row({3, 7, 7, 1}, 0.02));  // below 1 / sqrt(H W C)
   for (const Shape& s : {Shape{1, 1, 1, 1}, {2, 5, 7, 13}, {2, 7, 7, 64}}) rows.push_back(mean_pixels_row(s));
-  for (const Shape& s : {Shape{1, 1}, {5, 13}, {3, 2}}) rows.push_back(cross_entropy_row(s));
+  for (const Shape& s : {Shape{1, 2}, {5, 13}, {3, 2}}) rows.push_back(cross_entropy_row(s));
 }
 
 }  // namespace sgm
