@@ -252,7 +252,7 @@ part_classify() {
   bad 'needs --class' "$sgm" sample run --classifier c --out x.png
   bad 'holds a score model, not a classifier' "$sgm" sample run --classifier run --class 0 --out x.png
   bad 'holds a classifier, not a score model' "$sgm" sample c --out x.png
-  run 0 "$sgm" classify-train labelled.toml --workdir large --set data.image_size=16 --steps 1
+  run 0 "$sgm" classify-train labelled.toml --workdir large --set data.image_size=16 --set model.attn_resolutions=[8] --steps 1
   bad 'a classifier of 16 x 16 x 1 images' "$sgm" sample run --classifier large --class 0 --out x.png
   absent x.png
   no_temporaries
