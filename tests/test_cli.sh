@@ -258,6 +258,99 @@ part_classify() {
   no_temporaries
 }
 
+part_likelihood() {
+  make_config
+  run 0 "$sgm" train tiny.toml --workdir run --threads 2
+  local quick="--rtol 0.01 --atol 0.01 --eps 0.01 --threads 2" signal
+  # The eighth image is not reached by whole batches of three.
+  run 0 "$sgm" likelihood run --data images/ --out whole.jsonl --draws 2 --batch 3 $quick
+  has out 'bits/dim'
+  has out 'over 8 images'
+  [ "$(wc -l <whole.jsonl)" -eq 9 ] || fail "whole.jsonl has not a header and eight lines"
+  has whole.jsonl '"standard_error":'
+  has whole.jsonl '"image":7,'
+  # What was interrupted in the middle of a line, continued.
+  head -c $(($(head -6 whole.jsonl | wc -c) + 20)) whole.jsonl >cut.jsonl
+  run 0 "$sgm" likelihood run --data images/ --out cut.jsonl --draws 2 --batch 3 $quick --resume
+  same cut.jsonl whole.jsonl
+  run 0 "$sgm" likelihood run --data images/ --out cut.jsonl --draws 2 --batch 3 $quick --resume
+  same cut.jsonl whole.jsonl
+  bad '--resume' "$sgm" likelihood run --data images --out whole.jsonl
+  bad 'rtol = 0.01, not 0.02' "$sgm" likelihood run --data images/ --out cut.jsonl --draws 2 --batch 3 --resume \
+    --atol 0.01 --eps 0.01 --rtol 0.02
+  bad 'more than --n 4' "$sgm" likelihood run --data images/ --out cut.jsonl --draws 2 --batch 3 --n 4 $quick --resume
+  { head -3 whole.jsonl; echo '{"image":2,"ni'; } >cut.jsonl
+  bad 'line 4' "$sgm" likelihood run --data images/ --out cut.jsonl --draws 2 --batch 3 $quick --resume
+  echo '{}' >cut.jsonl
+  bad 'first line' "$sgm" likelihood run --data images --out cut.jsonl --resume
+  run 0 "$sgm" likelihood run --data images --n 1 --first 7 --exact $quick --out exact.jsonl
+  has exact.jsonl '"trace":"exact"'
+
+  bad '--draws' "$sgm" likelihood run --data images --draws 0
+  bad '--probe' "$sgm" likelihood run --data images --probe cauchy
+  bad '--exact' "$sgm" likelihood run --data images --exact --probes 2
+  bad '--data' "$sgm" likelihood run
+  bad 'gone' "$sgm" likelihood run --data gone
+  bad 'only 8 images' "$sgm" likelihood run --data images --first 8
+  bad 'only 3 images' "$sgm" likelihood run --data images --first 5 --n 4
+  bad 'leapfrog' "$sgm" likelihood run --data images --solver leapfrog
+  mkdir wide
+  printf 'P5\n16 8\n255\n%0128d' 0 >wide/a.pgm
+  bad '--resize' "$sgm" likelihood run --data wide --out wide.jsonl
+  absent wide.jsonl
+  bad 'gone' "$sgm" likelihood run --data images --out gone/x.jsonl
+
+  set -m
+  "$sgm" likelihood run --data images --out late.jsonl --batch 1 --draws 60000 >out 2>err &
+  signal=$!
+  set +m
+  wait_for late.jsonl
+  sleep 0.3
+  kill -s INT $signal
+  wait $signal
+  [ $? -eq 130 ] || fail "likelihood, SIGINT: the exit code is not 130"
+  has err '0 of 8 images are finished'
+  [ "$(wc -l <late.jsonl)" -eq 1 ] || fail "late.jsonl is not the header alone"
+  no_temporaries
+}
+
+part_latent() {
+  make_config
+  run 0 "$sgm" train tiny.toml --workdir run --threads 2
+  run 0 "$sgm" train tiny.toml --workdir other --threads 2 --set training.seed=5
+  local quick="--rtol 0.01 --atol 0.01 --eps 0.01 --threads 2"
+  run 0 "$sgm" encode run --data images --first 2 --n 3 --out codes.npz $quick
+  run 0 "$sgm" decode run codes.npz --out cool $quick --temperature 0.9
+  [ "$(ls cool | wc -l)" -eq 3 ] || fail "decode did not write three images"
+  run 0 "$sgm" decode run codes.npz --out fixed.png --solver heun --steps 3 --eps 0.01
+  has err 'NFE 6 '
+  run 0 "$sgm" interpolate run --out random --rows 2 --frames 3 --seed 4 $quick
+  [ "$(ls random | wc -l)" -eq 6 ] || fail "interpolate did not write two rows of three"
+  run 0 "$sgm" interpolate run --data images --from 1 2 --to 3 4 --frames 2 --out pairs.png $quick
+  run 0 "$sgm" identify run run --data images --n 4 --out same.json $quick
+  has out 'relative_difference                0.0000   0.0000'
+  has same.json '"shuffled_correlation"'
+  run 0 "$sgm" identify run other --data images --n 4 --out two.json $quick
+
+  bad 'codes.txt' "$sgm" encode run --data images --out codes.txt
+  bad '--from' "$sgm" interpolate run --data images --from 1 2 --to 3 --out x.png
+  bad 'image 8' "$sgm" interpolate run --data images --from 1 --to 8 --out x.png
+  bad '--frames' "$sgm" interpolate run --frames 1 --out x.png
+  bad '--n' "$sgm" identify run other --data images --n 2 --out x.json
+  run 0 "$sgm" train tiny.toml --workdir ve --steps 1 --set sde.name=vesde --set model.scale_by_sigma=true \
+    --set data.centered=true --set training.snapshot_sampling=false --threads 2
+  bad 'sde.name' "$sgm" identify run ve --data images --out x.json
+  run 0 "$sgm" sample run --n 2 --out pixels.npz
+  bad 'no array z' "$sgm" decode run pixels.npz --out x.png
+  bad 'gone.npz' "$sgm" decode run gone.npz --out x.png
+  run 0 "$sgm" train tiny.toml --workdir large --steps 1 --set data.image_size=16 --set "model.attn_resolutions=[8]" \
+    --set training.snapshot_sampling=false --threads 2
+  bad '16 x 16 x 1' "$sgm" encode large --data images --out x.npz
+  bad 'z must be a batch like' "$sgm" decode large codes.npz --out x.png
+  absent x.png
+  no_temporaries
+}
+
 part_bad_input() {
   make_config
   bad 'command' "$sgm"
