@@ -212,7 +212,10 @@ void draw_sample(Canvas& canvas, const Rect& area, const Mark& mark, Color autom
                         [&](const Arrows&) {
                           canvas.line(ends, {color, 1.4});
                         },
-                        [&](const Histogram& m) { patch(std::max(m.alpha, 0.3)); },
+                        [&](const Histogram& m) {
+                          patch(m.alpha);
+                          canvas.line(ends, {color, 1.0});
+                        },
                         [&](const Band& m) { patch(m.alpha); }, [](const HeatMap&) {}},
              mark);
 }
