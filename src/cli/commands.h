@@ -32,6 +32,7 @@ void add_decode(CLI::App& app, Command& chosen);
 void add_interpolate(CLI::App& app, Command& chosen);
 void add_identify(CLI::App& app, Command& chosen);
 void add_lab(CLI::App& app, Command& chosen);
+void add_prove(CLI::App& app, Command& chosen);
 void add_verify(CLI::App& app, Command& chosen);
 void add_data(CLI::App& app, Command& chosen);
 void add_info(CLI::App& app, Command& chosen);

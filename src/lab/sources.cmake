@@ -13,5 +13,13 @@ target_sources(
           lab/figures/sampling.cpp
           lab/fit.cpp
           lab/fokker_planck.cpp
+          lab/proof/correctors.cpp
+          lab/proof/flow.cpp
+          lab/proof/fokker_planck.cpp
+          lab/proof/forward_paths.cpp
+          lab/proof/orders.cpp
+          lab/proof/problems.cpp
+          lab/proof/proof.cpp
+          lab/proof/samplers.cpp
           lab/symmetric.cpp
           lab/two_sample.cpp)
