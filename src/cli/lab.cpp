@@ -32,14 +32,19 @@ Config configuration(const LabOptions& o, const Density& density) {
   std::vector<std::string> overrides = {"data.image_size=1",
                                         "data.num_channels=" + std::to_string(density.dim()),
                                         "model.name=mlp",
+                                        "model.hidden=[64, 64, 64]",
+                                        "model.nf=16",
+                                        "model.fourier_scale=0.5",
                                         "training.n_iters=4000",
-                                        "training.batch_size=512",
+                                        "training.batch_size=256",
                                         "training.log_freq=100",
                                         "optim.lr=2e-3",
                                         "optim.warmup=100",
+                                        "optim.grad_clip=10.0",
                                         "training.reduce_mean=true",
                                         "sampling.batch_mean_norms=true"};
   if (!o.sde.empty()) overrides.push_back("sde.name=" + o.sde);
+  if (!o.sde.empty() && o.sde != "vesde") overrides.push_back("model.scale_by_sigma=false");
   if (!o.loss.empty()) overrides.push_back("training.loss=" + o.loss);
   overrides.push_back("training.seed=" + std::to_string(o.seed));
   overrides.insert(overrides.end(), o.overrides.begin(), o.overrides.end());
