@@ -21,18 +21,19 @@ inline Values max_pool(const Values& x, int radius) {
   });
 }
 
-/// Where pixel o of `to` lies among `from`, when first and last coincide.
-inline double bilinear_position(std::int64_t o, std::int64_t from, std::int64_t to) {
-  return to > 1 ? static_cast<double>(o * (from - 1)) / static_cast<double>(to - 1) : 0.0;
+/// Where pixel o of `to` lies among `from`, when first and last coincide; more exact than what it judges.
+inline long double bilinear_position(std::int64_t o, std::int64_t from, std::int64_t to) {
+  return to > 1 ? static_cast<long double>(o * (from - 1)) / static_cast<long double>(to - 1) : 0.0L;
 }
 
 inline Values resize_bilinear(const Values& x, std::int64_t height, std::int64_t width) {
   const Image in(x);
   const Shape& s = x.shape;
   return image_of({s[0], height, width, s[3]}, [&](auto n, auto y, auto q, auto c) {
-    const double row = bilinear_position(y, s[1], height), col = bilinear_position(q, s[2], width);
+    const long double row = bilinear_position(y, s[1], height), col = bilinear_position(q, s[2], width);
     const auto top = static_cast<std::int64_t>(row), left = static_cast<std::int64_t>(col);
-    const double down = row - static_cast<double>(top), right = col - static_cast<double>(left);
+    const double down = static_cast<double>(row - static_cast<long double>(top)),
+                 right = static_cast<double>(col - static_cast<long double>(left));
     return (1 - down) * ((1 - right) * in.at(n, top, left, c) + right * in.at(n, top, left + 1, c)) +
            down * ((1 - right) * in.at(n, top + 1, left, c) + right * in.at(n, top + 1, left + 1, c));
   });

@@ -212,6 +212,7 @@ const ConvRow kConvolutions[] = {
     {"dilated beyond the image", {1, 3, 5, 4}, 3, 3, 3, {1, 4, 4, false, 4}, false},
     {"dilated, oblong, stride 2", {1, 9, 8, 3}, 4, 3, 2, {2, 1, 2, false, 3}, true},
     {"dilated, with residual", {1, 6, 5, 16}, 16, 3, 3, {1, 2, 2, false, 2}, true, true, 0.7},
+    {"dilated, with residual, small", {2, 4, 2, 16}, 16, 3, 3, {1, 2, 1, false, 2}, false, true, 0.7},
     {"dilated f32 sums of bf16", {1, 6, 7, 8}, 3, 3, 3, {1, 2, 2, true, 2}},
     {"dilated within a network", {1, 16, 16, 64}, 64, 3, 3, {1, 4, 4, false, 4}, false},
     {"f32 sums of bf16", {2, 5, 5, 12}, 3, 3, 3, {1, 1, 1, true}},

@@ -178,7 +178,8 @@ Values images(const Values& batch, std::size_t first, std::size_t last) {
 }
 
 TEST_F(Network, TreatsEveryImageOnItsOwn) {
-  for (const char* name : {"ncsnpp_ve", "ncsnpp_skip_cat", "ddpmblock_nofir", "ddpm"}) {
+  for (const char* name :
+       {"ncsnpp_ve", "ncsnpp_skip_cat", "ddpmblock_nofir", "ddpm", "ncsn_v1", "ncsnv2_128"}) {
     const GoldenNetwork g = golden(name);
     Values three = g.x();
     three.shape = {3, 16, 16, 3};
@@ -285,6 +286,105 @@ TEST_F(Network, DividesByTheNoiseLevel) {
   expect_divided("positional", {5.9, 4.0}, {1.0, std::pow(10.0, 0.4)});
 }
 
+// ---- RefineNets -------------------------------------------------------------------------------------------
+
+Config small_refine_net(const std::string& name, int image_size, int channels = 3) {
+  Config config;
+  config.data.image_size = image_size;
+  config.data.num_channels = channels;
+  config.model.name = name;
+  config.model.nf = 8;
+  config.model.nonlinearity = "elu";
+  config.training.continuous = false;
+  config.sde.num_scales = 5;
+  validate(config);
+  return config;
+}
+
+TEST_F(Network, RefineNetsStartAsPyTorchStartsThem) {
+  for (const char* name : {"ncsn", "ncsnv2_64"}) {
+    Config config = small_refine_net(name, 16);
+    config.model.nf = 32;
+    double fan_in = 0.0;  // of the weight before a bias
+    const auto network = create(config);
+    for (const Parameter& p : network->parameters()) {
+      const std::vector<double> values = p.var->value().to_host_f64();
+      if (p.name.ends_with("table")) {
+        const std::size_t row = 3 * static_cast<std::size_t>(p.var->shape()[-1] / 3), betas = row / 3 * 2;
+        std::vector<double> off_one;
+        for (std::size_t i = 0; i < values.size(); ++i)
+          if (i % row < betas)
+            off_one.push_back(values[i] - 1.0);
+          else
+            EXPECT_EQ(values[i], 0.0) << p.name;
+        const Spread spread(off_one);
+        EXPECT_NEAR(spread.variance / (0.02 * 0.02), 1.0, 5 * std::sqrt(2.0 / spread.count)) << p.name;
+        continue;
+      }
+      const Shape& s = p.var->shape();
+      if (s.rank() == 4) fan_in = static_cast<double>(s[1] * s[2] * s[3]);
+      const Spread spread(values);
+      EXPECT_LE(spread.largest, (1 + 1e-6) / std::sqrt(fan_in)) << p.name;
+      EXPECT_NEAR(spread.variance * fan_in, 1.0 / 3.0, 5 * std::sqrt(4.0 / 45.0 / spread.count)) << p.name;
+    }
+  }
+}
+
+TEST_F(Network, RefineNetsTakeImagesOfManySizes) {
+  const std::tuple<const char*, int, int> cases[] = {
+      {"ncsn", 2, 3},       {"ncsn", 14, 1},       {"ncsnv2_64", 6, 3}, {"ncsnv2_64", 28, 1},
+      {"ncsnv2_128", 4, 1}, {"ncsnv2_128", 12, 3}, {"ncsnv2_256", 8, 3}};
+  for (const auto& [name, size, channels] : cases)
+    for (const std::int64_t n : {1, 3}) {
+      SCOPED_TRACE(testing::Message() << name << ' ' << size << " batch " << n);
+      const auto network = create(small_refine_net(name, size, channels));
+      const Shape shape{n, size, size, channels};
+      Var x(tensor_of(*context_, random_values(shape.numel(), 1, 0.5, 1.0), shape, DType::f32), true);
+      const Var y =
+          network->forward(x, tensor_of(*context_, std::vector<double>(n, 2.0), {n}, DType::f64), {});
+      ASSERT_EQ(y.shape(), shape);
+      y.backward(tensor_of(*context_, random_values(shape.numel(), 2), shape, DType::f32));
+      EXPECT_GT(Spread(x.grad().to_host_f64()).variance, 0.0);
+      for (const Parameter& p : network->parameters()) {
+        ASSERT_TRUE(p.var->grad().defined()) << p.name;
+        for (const double value : p.var->grad().to_host_f64()) ASSERT_TRUE(std::isfinite(value)) << p.name;
+      }
+    }
+}
+
+TEST_F(Network, OnlyTheFirstRefineNetIsToldTheNoiseScale) {
+  const Values x{{2, 8, 8, 3}, random_values(2 * 8 * 8 * 3, 1, 0.5, 1.0)};
+  Config config = small_refine_net("ncsn", 8);
+  const auto first = create(config);
+  const std::vector<double> y = output_of(*first, x, {1.0, 3.0}, {}).data;
+  EXPECT_NE(output_of(*first, x, {2.0, 3.0}, {}).data, y);
+  EXPECT_EQ(output_of(*first, x, {1.7, 3.0}, {}).data, y) << "labels are cut to integers";
+  config.model.name = "ncsnv2_64";
+  config.sde.sigma_min = 0.01, config.sde.sigma_max = 100.0;
+  const auto second = create(config);
+  const auto times_sigma = [&](const std::vector<double>& labels, const std::vector<double>& sigmas) {
+    std::vector<double> output = output_of(*second, x, labels, {}).data;
+    for (std::size_t i = 0; i < output.size(); ++i) output[i] *= sigmas[i / (output.size() / 2)];
+    return output;
+  };
+  expect_close(times_sigma({0.0, 4.0}, {100.0, 0.01}), times_sigma({2.0, 3.0}, {1.0, 0.1}), {1e-6});
+}
+
+TEST_F(Network, RefineNetsRefuseWhatTheyHaveNoPlaceFor) {
+  const auto expect_refused = [&](const std::vector<std::string>& parts, Config config,
+                                  const std::function<void(Config&)>& change) {
+    change(config);
+    expect_error(parts, [&] { create(config); });
+  };
+  const Config small = small_refine_net("ncsnv2_64", 8);
+  expect_refused({"ncsnv2_64", "training.continuous"}, small,
+                 [](Config& c) { c.training.continuous = true; });
+  expect_refused({"ncsnv2_64", "sde.name"}, small, [](Config& c) { c.sde.name = "vpsde"; });
+  expect_refused({"image_size", "multiple of 2", "7"}, small, [](Config& c) { c.data.image_size = 7; });
+  expect_refused({"image_size", "multiple of 4", "6"}, small_refine_net("ncsnv2_128", 8),
+                 [](Config& c) { c.data.image_size = 6; });
+}
+
 TEST_F(Network, RefusesImagesLabelsAndTypesThatDoNotFit) {
   const auto network = create(small_config());
   const auto forward = [&](const Shape& images, const Shape& labels, DType image_type, DType label_type) {
@@ -331,13 +431,15 @@ TEST_F(Network, PublishedValuesMustFitTheirParts) {
 }
 
 TEST_F(Network, EveryNameOfTheTableBuilds) {
-  EXPECT_EQ(network_names(), (std::vector<std::string>{"ncsnpp", "ddpm", "mlp"}));
+  EXPECT_EQ(network_names(), (std::vector<std::string>{"ncsnpp", "ddpm", "ncsn", "ncsnv2_64", "ncsnv2_128",
+                                                       "ncsnv2_256", "mlp"}));
   for (const std::string& name : network_names()) {
     Config config = small_config();
     config.model.name = name;
     config.model.nf = 32;
     config.model.embedding_type = "positional";
     if (name == "mlp") config.data.image_size = 1;
+    config.training.continuous = !name.starts_with("ncsn") || name == "ncsnpp";
     const auto network = create(config);
     const std::int64_t size = config.data.image_size;
     const Values x{{1, size, size, 3}, random_values(size * size * 3, 1)};
