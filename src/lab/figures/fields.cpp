@@ -10,7 +10,7 @@
 namespace sgm::lab {
 namespace {
 
-constexpr int kArrows = 18, kErrors = 48;  // points per side of arrow fields and of error maps
+constexpr int kArrows = 15, kErrors = 48;  // points per side of arrow fields and of error maps
 
 /// std(t) times a score at the points of a lattice: what the noise looks like to it, of order one.
 Cloud scaled_score(const Laboratory& lab, const ScoreFn& score, const Cloud& points, double t) {
@@ -116,7 +116,7 @@ LabReport score_figure(const Laboratory& lab) {
   const ScoreFn exact = exact_score(lab.density, lab.sde);
   const bool is_line = lab.density.dim() == 1;
   const int rows = lab.is_learned ? (is_line ? 2 : 3) : 1;
-  Figure figure({.width = 1080, .height = 30 + 340 * rows, .rows = rows, .columns = 3});
+  Figure figure({.width = 960, .height = 20 + 310 * rows, .rows = rows, .columns = 3});
   LabReport report;
   int column = 0;
   for (const double noise : {0.1, 0.4, 1.2}) {
