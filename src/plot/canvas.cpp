@@ -5,6 +5,11 @@
 
 #include "sgm/core/error.h"
 
+#ifdef __SANITIZE_ADDRESS__
+/// What fontconfig keeps until the program ends is no leak of ours.
+extern "C" const char* __lsan_default_suppressions() { return "leak:libfontconfig\n"; }
+#endif
+
 namespace sgm {
 
 Canvas::Canvas(int width, int height)
