@@ -93,9 +93,9 @@ void prove_encoding(ProofRun& run) {
   for (const std::string& name : sde_names()) {
     const auto sde = proof_sde(name);
     const Tensor x = sample_tensor(*plane, run.context(), n, 3),
-                 z = encode(*sde, exact_score(*plane, *sde), x, flow_options(1e-6)).x;
-    const Tensor back = decode(*sde, exact_score(*plane, *sde), z, flow_options(1e-6)).x;
-    run.at_most("encoding: " + short_name(name) + ", decode(encode(x)), rtol 1e-6",
+                 z = encode(*sde, exact_score(*plane, *sde), x, flow_options(1e-7)).x;
+    const Tensor back = decode(*sde, exact_score(*plane, *sde), z, flow_options(1e-7)).x;
+    run.at_most("encoding: " + short_name(name) + ", decode(encode(x)), rtol 1e-7",
                 "largest error of " + std::to_string(n) + " points",
                 largest_difference(back.to_host_f64(), x.to_host_f64()), 1e-4);
 

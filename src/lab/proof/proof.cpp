@@ -85,22 +85,29 @@ Proof prove(Context& context, const ProofOptions& options) {
 std::vector<std::string> proof_names() { return names_of(kGroups); }
 
 Image plot_orders(const Proof& proof) {
-  std::vector<std::string> groups;
-  for (const ErrorCurve& curve : proof.curves)
-    if (std::find(groups.begin(), groups.end(), curve.group) == groups.end()) groups.push_back(curve.group);
+  // A row of axes for each group, a column for each SDE, which is the first word of a curve's name.
+  std::vector<std::string> groups, sdes;
+  const auto place = [](std::vector<std::string>& names, const std::string& name) {
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found != names.end()) return static_cast<int>(found - names.begin());
+    names.push_back(name);
+    return static_cast<int>(names.size()) - 1;
+  };
+  const auto sde_of = [](const ErrorCurve& curve) { return curve.name.substr(0, curve.name.find(',')); };
+  for (const ErrorCurve& curve : proof.curves) place(groups, curve.group), place(sdes, sde_of(curve));
   check(!groups.empty(), "prove: no order was measured, so there is nothing to plot");
-  const int columns = groups.size() > 1 ? 2 : 1, rows = (static_cast<int>(groups.size()) + 1) / columns;
-  Figure figure({.width = 640 * columns, .height = 480 * rows, .rows = rows, .columns = columns});
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    Axes& axes = figure.at(static_cast<int>(g));
-    axes.title = groups[g];
-    axes.x = {.label = groups[g] == "Fokker-Planck" ? "cells" : "steps", .is_log = true};
+  const int rows = static_cast<int>(groups.size()), columns = static_cast<int>(sdes.size());
+  Figure figure({.width = 480 * columns, .height = 360 * rows, .rows = rows, .columns = columns});
+  for (const ErrorCurve& curve : proof.curves) {
+    Axes& axes = figure.at(place(groups, curve.group) * columns + place(sdes, sde_of(curve)));
+    axes.title = sde_of(curve) + ": " + curve.group;
+    axes.x = {.label = curve.group == "Fokker-Planck" ? "cells" : "steps", .is_log = true};
     axes.y = {.label = "error", .is_log = true};
-    for (const ErrorCurve& curve : proof.curves)
-      if (curve.group == groups[g])
-        axes.add(Line{.x = curve.steps, .y = curve.errors, .label = curve.name, .marker = 2.5});
+    axes.add(Line{.x = curve.steps,
+                  .y = curve.errors,
+                  .label = curve.name.substr(curve.name.find(',') + 2),
+                  .marker = 2.5});
   }
-  for (int i = static_cast<int>(groups.size()); i < rows * columns; ++i) figure.at(i).is_hidden = true;
   return figure.draw();
 }
 
