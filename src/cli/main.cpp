@@ -72,8 +72,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("sgm ") + kVersion);
   app.require_subcommand(0, 1);
   Command chosen;
-  for (const auto add :
-       {add_train, add_classify_train, add_sample, add_inpaint, add_colorize, add_eval, add_likelihood, add_encode, add_decode, add_interpolate, add_identify, add_lab, add_prove, add_verify, add_data, add_info, add_doctor, add_profile})
+  for (const auto add : {add_train, add_classify_train, add_sample, add_inpaint, add_colorize, add_eval,
+                         add_likelihood, add_encode, add_decode, add_interpolate, add_identify, add_lab,
+                         add_prove, add_verify, add_data, add_info, add_doctor, add_profile})
     add(app, chosen);
   try {
     app.parse(argc, argv);
@@ -83,8 +84,8 @@ int run(int argc, char** argv) {
   }
   if (!chosen)
     return report(
-        "a command is missing: train, classify-train, sample, inpaint, colorize, eval, likelihood, encode, decode, interpolate, identify, lab, prove, verify, data, info, doctor or profile; "
-        "see sgm --help");
+        "a command is missing: train, classify-train, sample, inpaint, colorize, eval, likelihood, encode, "
+        "decode, interpolate, identify, lab, prove, verify, data, info, doctor or profile; see sgm --help");
   return chosen();
 }
 
