@@ -13,7 +13,7 @@ function(sgm_compile_options target)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
   endif()
   if(SGM_SANITIZE)
-    set(flags -O1 -fno-omit-frame-pointer -fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all)
+    set(flags -fno-omit-frame-pointer -fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all)
     list(TRANSFORM flags PREPEND -Xcompiler= OUTPUT_VARIABLE host_flags)  # nvcc's, for the host's half of a .cu file
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>"
                                              "$<$<COMPILE_LANGUAGE:CUDA>:${host_flags}>")
