@@ -48,10 +48,12 @@ __global__ void __launch_bounds__(kThreads)
   const ChannelPlace at = channel_place(c);
   const T* column = x + at.image * hw * c + at.channel;
   const float count = static_cast<float>(hw);
+  // Differences from one pixel sum to fewer digits than values far from zero.
+  const float pivot = at.inside ? static_cast<float>(*column) : 0.0f;
   float sum[1];
   sum_pixels(hw, at.inside, sum,
-             [&](std::int64_t p, float(&s)[1]) { s[0] += static_cast<float>(column[p * c]); });
-  const float centre = sum[0] / count;
+             [&](std::int64_t p, float(&s)[1]) { s[0] += static_cast<float>(column[p * c]) - pivot; });
+  const float centre = pivot + sum[0] / count;
   sum_pixels(hw, at.inside, sum, [&](std::int64_t p, float(&s)[1]) {
     const float centred = static_cast<float>(column[p * c]) - centre;
     s[0] += centred * centred;

@@ -27,7 +27,7 @@ ConvShape conv_shape(const Shape& x, const Shape& x2, const Shape& w, const Conv
     return last < 0 ? 0 : last / p.stride + 1;
   };
   const ConvShape shape{
-      x[0],     x[1],        x[2],      w[3], w[0], w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
+      x[0],     x[1],        x[2],      w[3], w[0],      w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
       p.stride, p.pad_begin, p.pad_end, c2,   p.dilation};
   check(shape.oh > 0 && shape.ow > 0, "conv2d: x ", x, " is smaller than the filter ", w);
   return shape;

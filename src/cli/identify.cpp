@@ -9,12 +9,13 @@
 
 #include "cli/flow.h"
 #include "sgm/io/atomic_file.h"
+#include "sgm/plot/figure.h"
 
 namespace sgm::cli {
 namespace {
 
 struct Options {
-  std::string other, out;
+  std::string other, out, plot;
   ModelOptions model;
   DataOptions data;
   FlowSettings flow;
@@ -92,9 +93,32 @@ void check_comparable(const Config& a, const Config& b) {
         "identify: the models' [sde] constants differ; codes of different SDEs are different by definition");
 }
 
+/// The first coordinates of the first image's codes, and how the correlations are distributed.
+Image plot_of(const Pair& same, const Pair& shuffled) {
+  Figure figure({.width = 900, .height = 360, .columns = 2});
+  Axes& codes = figure.at(0);
+  codes.title = "codes of one image";
+  codes.x.label = "dimension";
+  std::vector<double> dimension, a, b;
+  for (std::size_t e = 0; e < std::min<std::size_t>(100, same.d); ++e) {
+    dimension.push_back(static_cast<double>(e));
+    a.push_back(same.of_a(0, e)), b.push_back(same.of_b(0, e));
+  }
+  codes.add(Line{.x = dimension, .y = a, .label = "first model"});
+  codes.add(Line{.x = dimension, .y = b, .label = "second model"});
+  Axes& correlations = figure.at(1);
+  correlations.title = "correlation over images, of all dimensions";
+  correlations.add(
+      Histogram{.values = same.correlations(), .label = "same images", .low = -1.0, .high = 1.0});
+  correlations.add(
+      Histogram{.values = shuffled.correlations(), .label = "shuffled", .low = -1.0, .high = 1.0});
+  return figure.draw();
+}
+
 int identify_command(Options o) {
   check(std::filesystem::path(o.out).extension() == ".json", "--out ", o.out, ": must end in .json");
   check_writable("--out", o.out);
+  if (!o.plot.empty()) check_writable("--plot", o.plot);
   ModelOptions other_options = o.model;
   other_options.model = o.other;
   check_comparable(read_checkpoint_info(resolve_checkpoint(o.model.model)).config,
@@ -127,6 +151,7 @@ int identify_command(Options o) {
   AtomicFile file(o.out);
   file.write(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   file.commit();
+  if (!o.plot.empty()) write_png(o.plot, plot_of(same, shuffled));
   std::cout << "codes of " << n << " images by two models   mean    median\n"
             << std::fixed << std::setprecision(4);
   for (const char* what :
@@ -146,6 +171,7 @@ void add_identify(CLI::App& app, Command& chosen) {
   command->add_option("other", o->other, "The other model")->required();
   o->data.add_to(*command);
   command->add_option("--out", o->out, "table.json")->required();
+  command->add_option("--plot", o->plot, "A PNG: codes of one image, and the correlations");
   o->flow.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return identify_command(*o); }; });
 }

@@ -8,13 +8,14 @@
 #include "cli/flow.h"
 #include "cli/likelihood_file.h"
 #include "sgm/data/loader.h"
+#include "sgm/plot/figure.h"
 #include "sgm/sampling/likelihood.h"
 
 namespace sgm::cli {
 namespace {
 
 struct Options {
-  std::string out, probe = "rademacher";
+  std::string out, plot, probe = "rademacher";
   int draws = 1, probes = 1;
   bool exact = false, resume = false;
   std::uint64_t seed = 0;
@@ -119,8 +120,19 @@ void print_summary(const std::vector<Json>& lines) {
             << "; mean and standard error over " << lines.size() << " images\n";
 }
 
+Image plot_of(const std::vector<Json>& lines) {
+  std::vector<double> bits;
+  for (const Json& line : lines) bits.push_back(line["bits_per_dim"].get<double>());
+  Figure figure({});
+  figure.at(0).x.label = "bits/dim";
+  figure.at(0).y.label = "density of images";
+  figure.at(0).add(Histogram{.values = bits, .bins = 40});
+  return figure.draw();
+}
+
 int likelihood_command(Options o) {
   if (!o.out.empty()) check_writable("--out", o.out);
+  if (!o.plot.empty()) check_writable("--plot", o.plot);
   const auto model = o.model.open();
   const auto dataset = o.data.open(*model);
   const FlowOptions flow = o.flow.of(*model);
@@ -142,6 +154,7 @@ int likelihood_command(Options o) {
                                  return !stop_requested() || begin + n == o.data.n;
                                });
   print_summary(file.lines());
+  if (done && !o.plot.empty()) write_png(o.plot, plot_of(file.lines()));
   if (done) return kDone;
   std::cerr << "interrupted: " << file.lines().size() << " of " << o.data.n << " images are finished"
             << (o.out.empty() ? "" : "; continue with --resume") << '\n';
@@ -170,6 +183,7 @@ void add_likelihood(CLI::App& app, Command& chosen) {
       ->excludes(probe);
   command->add_option("--seed", o->seed, "Of noise and probes")->capture_default_str();
   CLI::Option* out = command->add_option("--out", o->out, "likelihood.jsonl: a line for every image");
+  command->add_option("--plot", o->plot, "A PNG: histogram over the images");
   command->add_flag("--resume", o->resume, "Continue an interrupted --out")->needs(out);
   o->flow.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return likelihood_command(*o); }; });

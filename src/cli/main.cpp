@@ -82,10 +82,12 @@ int run(int argc, char** argv) {
     if (error.get_exit_code() == 0) return app.exit(error);
     return report(std::string(error.what()) + "; see sgm --help");
   }
-  if (!chosen)
-    return report(
-        "a command is missing: train, classify-train, sample, inpaint, colorize, eval, likelihood, encode, "
-        "decode, interpolate, identify, lab, prove, verify, data, info, doctor or profile; see sgm --help");
+  if (!chosen) {
+    std::string names;
+    for (const CLI::App* command : app.get_subcommands({}))
+      names += (names.empty() ? "" : ", ") + command->get_name();
+    return report("a command is missing: one of " + names + "; see sgm --help");
+  }
   return chosen();
 }
 

@@ -58,9 +58,10 @@ void validate_data(const DataConfig& data, bool points) {
   check_range("data.count", data.count, 0);
   check_range("data.image_size", data.image_size, 1, kMaxImageSize);
   if (points) {
-    check(data.image_size == 1,
-          "data.image_size must be 1 for the mlp, whose data are points of data.num_channels dimensions; got ",
-          data.image_size);
+    check(
+        data.image_size == 1,
+        "data.image_size must be 1 for the mlp, whose data are points of data.num_channels dimensions; got ",
+        data.image_size);
     check_range("data.num_channels", data.num_channels, 1, kMaxDimensions);
     return;
   }

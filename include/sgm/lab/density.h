@@ -80,8 +80,8 @@ std::unique_ptr<Density> gaussian_mixture(std::string name, std::vector<double> 
                                           std::vector<double> means, std::vector<double> covariances,
                                           std::optional<Density::Range> range = {});
 
-/// The density that a TOML file describes; docs/densities.md lists the kinds. Throws Error naming the file, the
-/// line and the key.
+/// The density that a TOML file describes; docs/densities.md lists the kinds. Throws Error naming the file,
+/// the line and the key.
 std::unique_ptr<Density> load_density(const std::filesystem::path& toml);
 /// The same from text. `name` stands for the file in messages, and a file that the text names is looked for
 /// beside it.

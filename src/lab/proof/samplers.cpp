@@ -125,11 +125,11 @@ void prove_biased_samplers(ProofRun& run, const SDE& sde, const std::string& nam
 void prove_annealed_langevin(ProofRun& run, std::int64_t n) {
   const auto density = plane_mixture();
   const auto sde =
-      proof_sde("vesde", 60, [](SDEConfig& config) { config.sigma_min = 0.1, config.sigma_max = 10.0; });
+      proof_sde("vesde", 30, [](SDEConfig& config) { config.sigma_min = 0.1, config.sigma_max = 10.0; });
   SamplingConfig settings = plain_settings();
   settings.method = "annealed_langevin";
-  settings.n_steps_each = 40;
-  settings.step_lr = 4e-4;
+  settings.n_steps_each = 150;
+  settings.step_lr = 1e-3;
   run.at_least("sampler: VE, annealed Langevin", "p of the two-sample test, " + std::to_string(n) + " points",
                p_of(run, *sde, *density, settings, *density, marginal_of(*sde, 0.0), n), 1e-3);
 }
