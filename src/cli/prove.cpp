@@ -38,12 +38,13 @@ int prove_command(const ProveOptions& o) {
   if (!o.plot.empty()) check_writable("--plot", o.plot);
   const auto context = o.device.open();
   ProofOptions options{.full = o.full, .only = o.only, .needs_curves = !o.plot.empty()};
-  options.made = [](const Check& check) {
+  options.made = [printed = false](const Check& check) mutable {
+    if (!printed) std::cout << "| check | measured | value | required | holds |\n|---|---|---|---|---|\n";
+    printed = true;
     print(check);
     return !stop_requested();
   };
   watch_signals();
-  std::cout << "| check | measured | value | required | holds |\n|---|---|---|---|---|\n";
   const Proof proof = prove(*context, options);
   if (stop_requested()) {
     std::cerr << "interrupted; nothing was written\n";
