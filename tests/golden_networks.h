@@ -30,23 +30,6 @@ struct OptionsVisitor {
   }
 };
 
-struct GoldenNetwork {
-  std::string name;
-  Config config;
-  std::vector<std::pair<std::string, Shape>> parameters;  // published names, in the original's order
-  std::vector<double> labels;
-  Values y;  // [N, H, W, C]
-
-  Values x() const {
-    Values images{{2, 16, 16, 3}, {}};
-    for (int n = 0; n < 2; ++n)
-      for (int pixel = 0; pixel < 256; ++pixel)
-        for (int c = 0; c < 3; ++c)
-          images.data.push_back(rounded(std::sin(0.05 * ((n * 3 + c) * 256 + pixel) + 0.2), DType::f32));
-    return images;
-  }
-};
-
 inline Shape shape_of(const nlohmann::json& sizes) {
   const auto list = sizes.get<std::vector<std::int64_t>>();
   return Shape(std::span<const std::int64_t>(list));
@@ -63,6 +46,31 @@ inline Values channels_last(const std::vector<double>& values, const Shape& nchw
             values[static_cast<std::size_t>((i * c + k) * pixels + p)];
   return result;
 }
+
+struct GoldenNetwork {
+  std::string name;
+  Config config;
+  std::vector<std::pair<std::string, Shape>> parameters;  // published names, in the original's order
+  std::vector<double> labels;
+  Values y;  // [N, H, W, C]
+
+  /// What every entry of a golden file says besides the options.
+  void read(const nlohmann::json& entry) {
+    for (const auto& parameter : entry.at("params"))
+      parameters.emplace_back(parameter.at(0).get<std::string>(), shape_of(parameter.at(1)));
+    labels = entry.at("labels").get<std::vector<double>>();
+    y = channels_last(entry.at("y").get<std::vector<double>>(), {2, 3, 16, 16});
+  }
+
+  Values x() const {
+    Values images{{2, 16, 16, 3}, {}};
+    for (int n = 0; n < 2; ++n)
+      for (int pixel = 0; pixel < 256; ++pixel)
+        for (int c = 0; c < 3; ++c)
+          images.data.push_back(rounded(std::sin(0.05 * ((n * 3 + c) * 256 + pixel) + 0.2), DType::f32));
+    return images;
+  }
+};
 
 /// The RefineNets of golden/networks_ncsn.json.
 inline std::vector<GoldenNetwork> golden_refine_nets() {
@@ -84,10 +92,7 @@ inline std::vector<GoldenNetwork> golden_refine_nets() {
     config.data.image_size = 16;
     config.training.continuous = false;
     validate(config);
-    for (const auto& parameter : entry.at("params"))
-      network.parameters.emplace_back(parameter.at(0).get<std::string>(), shape_of(parameter.at(1)));
-    network.labels = entry.at("labels").get<std::vector<double>>();
-    network.y = channels_last(entry.at("y").get<std::vector<double>>(), {2, 3, 16, 16});
+    network.read(entry);
     networks.push_back(std::move(network));
   }
   return networks;
@@ -111,10 +116,7 @@ inline std::vector<GoldenNetwork> golden_networks() {
     config.data.image_size = 16;
     config.data.centered = entry.at("centered").get<bool>();
     validate(config);
-    for (const auto& parameter : entry.at("params"))
-      network.parameters.emplace_back(parameter.at(0).get<std::string>(), shape_of(parameter.at(1)));
-    network.labels = entry.at("labels").get<std::vector<double>>();
-    network.y = channels_last(entry.at("y").get<std::vector<double>>(), {2, 3, 16, 16});
+    network.read(entry);
     networks.push_back(std::move(network));
   }
   return networks;
