@@ -38,8 +38,8 @@ struct ChannelPlace {
 };
 
 __device__ inline ChannelPlace channel_place(std::int64_t c) {
-  const std::int64_t channel = std::int64_t{blockIdx.x} * kWarp + threadIdx.x % kWarp;
-  return {blockIdx.y, channel, channel < c, channel < c && threadIdx.x < kWarp};
+  const std::int64_t channel = std::int64_t{blockIdx.y} * kWarp + threadIdx.x % kWarp;
+  return {blockIdx.x, channel, channel < c, channel < c && threadIdx.x < kWarp};
 }
 
 template <class T>
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
   const T* column = x + at.image * hw * c + at.channel;
   const float count = static_cast<float>(hw);
   // Differences from one pixel sum to fewer digits than values far from zero.
-  const float pivot = at.inside ? static_cast<float>(*column) : 0.0f;
+  const float pivot = at.inside && hw > 0 ? static_cast<float>(*column) : 0.0f;
   float sum[1];
   sum_pixels(hw, at.inside, sum,
              [&](std::int64_t p, float(&s)[1]) { s[0] += static_cast<float>(column[p * c]) - pivot; });
@@ -198,9 +198,9 @@ void normalise(CudaContext& device, const char* name, ConstBuffer x, ConstBuffer
          packs<T>({x.data, dy.data, y.data}, 0));
 }
 
-/// Blocks of 32 channels of each image.
+/// Blocks of 32 channels of each image; there may be more images than a grid has rows.
 dim3 channel_blocks(std::int64_t n, std::int64_t c) {
-  return {n ? blocks_for(c, kWarp) : 0, static_cast<unsigned>(n)};
+  return {static_cast<unsigned>(n), blocks_for(c, kWarp)};
 }
 
 }  // namespace

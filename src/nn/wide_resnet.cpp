@@ -147,7 +147,8 @@ class WideResNet : public Classifier {
 void check_options(const Config& config) {
   const ClassifierConfig& c = config.classifier;
   check(c.num_classes >= 2, "classifier.num_classes must be at least 2, got ", c.num_classes);
-  for (const int width : {c.base_width, c.base_width * c.widen_factor})
+  const int wide = c.base_width * c.widen_factor;
+  for (const int width : {c.base_width, wide, 2 * wide, 4 * wide})
     check(width % 4 == 0 && width % groups_of(width) == 0, "classifier: ", width,
           " channels do not split into groups of the norm; choose classifier.base_width a multiple of 4, and "
           "base_width times widen_factor one of 32 above 128");

@@ -31,7 +31,9 @@ std::vector<Tick> linear_ticks(double low, double high, int count) {
   const double step = power * (lead < 1.5 ? 1.0 : lead < 3.5 ? 2.0 : lead < 7.5 ? 5.0 : 10.0);
   std::vector<Tick> ticks;
   const double slack = 1e-9 * (high - low);
-  for (double k = std::ceil((low - slack) / step); k * step <= high + slack; ++k) {
+  const double first = std::ceil((low - slack) / step), last = std::floor((high + slack) / step);
+  if (!(std::abs(first) < 1e15 && std::abs(last) < 1e15)) return {};  // no two of them could be told apart
+  for (double k = first; k <= last; ++k) {
     // Rounded to the step's digits: 3 * 0.1 reads 0.3.
     const double value = std::round(k * step / power) * power;
     ticks.push_back({value, number(std::abs(value) < slack ? 0.0 : value)});

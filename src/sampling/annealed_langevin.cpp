@@ -70,8 +70,12 @@ class AnnealedLangevinSampler final : public Sampler {
 
   SampleResult sample(Context& context, const ScoreFn& score, const SampleRequest& request) const override {
     const Slot slots[] = {{step_, Purpose::corrector}};
-    Tensor start = start_of(sde_, context, request, noise_of(request));
-    if (starts_uniform_ && !request.latent.defined()) start = uniform_start(context, request);
+    const bool draws_start = starts_uniform_ && !request.latent.defined();
+    check(!draws_start || !request.noise,
+          "sample: sampling.start = \"uniform\" draws its own noise; give a latent");
+    SampleRequest from = request;
+    if (draws_start) from.latent = uniform_start(context, request);
+    const Tensor start = start_of(sde_, context, from, noise_of(from));
     return run_chain(slots, grid_, denoise_, context, score, request, start);
   }
 

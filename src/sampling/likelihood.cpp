@@ -96,7 +96,7 @@ Probes random_probes(std::string_view kind, Context& context, const Shape& shape
 std::vector<std::string> probe_names() { return names_of(kProbes); }
 
 Probes unit_probes(Context& context, const Shape& shape) {
-  const std::int64_t n = shape[0], dim = n == 0 ? 0 : shape.numel() / n;
+  const std::int64_t n = shape[0], dim = with_batch(shape, 1).numel();
   check(dim <= kMaxExactTrace,
         "likelihood: an exact trace takes one product per dimension, so images have at most ", kMaxExactTrace,
         " values; these have ", dim, "; use random probes");

@@ -127,6 +127,9 @@ class Integration {
     const double span = std::abs(t1_ - t0_);
     PerImage h(tracks_.size(), 0.0);
     k_[0] = evaluate(y_, h, 0.0);
+    check(
+        k_[0].along.empty() || options_.atol > 0,
+        "ode: sampling.atol must be positive where a number is integrated along the path, as in likelihoods");
     const PerImage d0 = rms({{Term{1.0, &y_}}, k_[0].along.empty() ? PerImage() : along_}, y_, along_);
     const PerImage d1 = rms(sum_of(std::array{1.0}, k_), y_, along_);
     for (std::size_t i = 0; i < h.size(); ++i) {

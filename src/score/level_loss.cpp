@@ -37,6 +37,7 @@ LevelLosses::LevelLosses(const SDE& sde, const TrainingConfig& config, int level
 }
 
 void LevelLosses::add(const LossNetwork& network, const Tensor& x0, std::int64_t first, int level) {
+  check(x0.numel() > 0, "loss: no images at noise level ", level);
   const auto l = static_cast<std::size_t>(level);
   const NoiseKey key{seed_, Purpose::noise, static_cast<std::uint32_t>(level),
                      static_cast<std::uint32_t>(first)};

@@ -143,8 +143,8 @@ Config refine_net_config(const nlohmann::json& options, const std::string& name)
   return config;
 }
 
-/// At least as many weights as a network has. U-Nets: the last convolutions of their blocks alone have 9 c^2
-/// each. RefineNets: 1800 nf^2 in the smallest, and the first norm's table.
+/// A bound that the number of a network's weights is not below. U-Nets: the last convolutions of their blocks
+/// alone have 9 c^2 each. RefineNets: 1800 nf^2 in the smallest, and the first norm's table.
 std::int64_t least_weights(const Config& config) {
   const ModelConfig& model = config.model;
   const std::int64_t nf = model.nf;

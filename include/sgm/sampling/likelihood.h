@@ -38,7 +38,7 @@ struct Likelihood {
   std::vector<double> log_prior;  // log p_1 of the latent
   std::vector<double> delta;      // the integral of the divergence
   Tensor latent;                  // [N, ...] f64, at t = 1
-  std::vector<std::int64_t> nfe;  // evaluations of score and products per image
+  std::vector<std::int64_t> nfe;  // evaluations of the flow per image, each with a product for every probe
   bool complete = true;           // false when progress stopped the integration: then nothing is known
 
   double log_likelihood(std::size_t image) const { return log_prior[image] + delta[image]; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lab/figures/parts.h"
 #include "lab/symmetric.h"
@@ -70,6 +71,9 @@ double share(const Density& density, std::span<const double> cloud) {
 
 double sliced_distance(std::span<const double> a, std::span<const double> b, int dim) {
   constexpr int kDirections = 64, kQuantiles = 1000;
+  const auto is_finite = [](double x) { return std::isfinite(x); };
+  if (!std::ranges::all_of(a, is_finite) || !std::ranges::all_of(b, is_finite))
+    return std::numeric_limits<double>::quiet_NaN();  // a sampler that diverged
   const auto projected = [dim](std::span<const double> cloud, const std::vector<double>& axis) {
     std::vector<double> values(cloud.size() / static_cast<std::size_t>(dim));
     for (std::size_t p = 0; p < values.size(); ++p)

@@ -15,10 +15,20 @@ constexpr int kSteps = 1000;  // of the reverse SDE where the settings name none
 
 }  // namespace
 
-Film forward_film(const Laboratory& lab, std::int64_t n, int steps, bool exact, int every) {
+Film forward_film(const Laboratory& lab, std::int64_t n, int steps, bool exact,
+                  const std::function<std::int64_t(int m)>& kept) {
   const SDE& sde = lab.sde;
   Tensor x = sample_tensor(lab.density, lab.context, n, lab.seed);
-  Film film{{0.0}, {to_cloud(x)}};
+  Film film;
+  const auto keep = [&](int m) {
+    const std::int64_t points = kept(m);
+    if (points == 0) return;
+    Cloud cloud = to_cloud(x);
+    cloud.resize(static_cast<std::size_t>(points * lab.density.dim()));
+    film.times.push_back(static_cast<double>(m) / steps);
+    film.frames.push_back(std::move(cloud));
+  };
+  keep(0);
   for (int m = 0; m < steps; ++m) {
     const double s = static_cast<double>(m) / steps, t = static_cast<double>(m + 1) / steps, dt = t - s;
     double a = 1.0 + sde.drift(s) * dt, variance = sde.diffusion(s) * sde.diffusion(s) * dt;
@@ -29,9 +39,7 @@ Film forward_film(const Laboratory& lab, std::int64_t n, int steps, bool exact, 
     }
     const Noise noise{{lab.seed, Purpose::path, static_cast<std::uint32_t>(m)}, {}};
     x = affine_step({.x = x, .noise = noise, .a = a, .c = std::sqrt(std::max(0.0, variance))}).y;
-    if ((m + 1) % every != 0 && m + 1 < steps) continue;
-    film.times.push_back(t);
-    film.frames.push_back(to_cloud(x));
+    keep(m + 1);
     tell(lab, "forward paths", t);
   }
   return film;
@@ -79,10 +87,15 @@ Film reverse_film(const Laboratory& lab, const Cloud& start, std::span<const dou
 }
 
 Film flow_film(const Laboratory& lab, const Cloud& start, std::span<const double> times) {
-  const ODEOptions options = ode_options(lab.sde, lab.sampling);
+  ODEOptions options = ode_options(lab.sde, lab.sampling);
+  const double all_steps = static_cast<double>(options.fixed_steps),
+               path = std::abs(times.back() - times.front());
   Tensor y = to_batch(lab, start).to(DType::f64);
   Film film{{times.begin(), times.end()}, {start}};
   for (std::size_t i = 1; i < times.size(); ++i) {
+    if (all_steps > 0)  // of the whole path
+      options.fixed_steps =
+          static_cast<std::int64_t>(std::ceil(all_steps * std::abs(times[i] - times[i - 1]) / path));
     y = integrate(probability_flow(lab.sde, lab.score), y, times[i - 1], times[i], options).y;
     film.frames.push_back(to_cloud(y));
     tell(lab, "probability-flow ODE", static_cast<double>(i) / static_cast<double>(times.size()));

@@ -1,6 +1,7 @@
 #pragma once
 // What the laboratory's figures have in common, and the functions of the table in figures.cpp.
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -94,8 +95,10 @@ struct Film {
   std::vector<Cloud> frames;
 };
 /// Forward from draws of the data on `steps` equal steps of time; exact: with the transition kernels between
-/// the steps' ends, otherwise by Euler-Maruyama. Both see the same noise. Keeps every `every`-th frame.
-Film forward_film(const Laboratory& lab, std::int64_t n, int steps, bool exact, int every = 1);
+/// the steps' ends, otherwise by Euler-Maruyama. Both see the same noise. After step m, from 0 on, the first
+/// kept(m) points become a frame; none for 0.
+Film forward_film(const Laboratory& lab, std::int64_t n, int steps, bool exact,
+                  const std::function<std::int64_t(int m)>& kept);
 /// Backward from `start` at t = 1 through the given times, falling, of which the first is 1: the reverse SDE
 /// with the predictor and steps of the settings, or the probability-flow ODE.
 Film reverse_film(const Laboratory& lab, const Cloud& start, std::span<const double> times);

@@ -35,7 +35,8 @@ Moments measured(std::span<const double> values) {
 /// The first coordinates of the first few paths of a film.
 void show_paths(Axes& axes, const Laboratory& lab, const Film& film) {
   const auto dim = static_cast<std::size_t>(lab.density.dim());
-  for (std::size_t path = 0; path < kPaths; ++path) {
+  const std::size_t paths = std::min<std::size_t>(kPaths, film.frames[0].size() / dim);
+  for (std::size_t path = 0; path < paths; ++path) {
     std::vector<double> x;
     for (const Cloud& frame : film.frames) x.push_back(frame[path * dim]);
     axes.add(Line{
@@ -87,7 +88,8 @@ LabReport forward_figure(const Laboratory& lab) {
   LabReport report;
   for (const bool exact : {false, true}) {
     const std::string what = exact ? "exact transitions" : "Euler-Maruyama";
-    const Film film = forward_film(lab, lab.n, steps, exact);
+    const std::int64_t few = std::min<std::int64_t>(kPaths, lab.n);
+    const Film film = forward_film(lab, lab.n, steps, exact, [&](int m) { return m == steps ? lab.n : few; });
     Axes& axes = figure.at(exact ? 1 : 0);
     axes.title = what + ", " + std::to_string(steps) + " steps";
     show_band(axes, lab);
@@ -95,7 +97,7 @@ LabReport forward_figure(const Laboratory& lab) {
     const Moments at_end = measured(coordinate(film.frames.back(), lab.density.dim(), 0));
     report.numbers.push_back({"std at t = 1, " + what, at_end.std});
     report.arrays[exact ? "forward_exact_paths" : "forward_paths"] =
-        to_array(film, std::min<std::size_t>(kPaths, lab.n), lab.density.dim());
+        to_array(film, static_cast<std::size_t>(few), lab.density.dim());
     report.arrays["forward_times"] = lab::to_array(film.times, 1);
   }
   report.numbers.push_back({"std at t = 1, formula", moments(lab, 1.0).std});
@@ -149,7 +151,10 @@ LabReport marginals_figure(const Laboratory& lab) {
   for (const double noise : {1.5, 0.6, 0.2})
     times.push_back(time_of_noise(lab.sde, noise * spread(lab.density)));
   for (double& t : times) t = std::round(t * steps) / steps;  // frames of the forward film
-  const Film forward = forward_film(lab, lab.n, steps, false);
+  const auto frame_of = [&](double t) { return static_cast<int>(std::lround(t * steps)); };
+  const Film forward = forward_film(lab, lab.n, steps, false, [&](int m) {
+    return std::ranges::any_of(times, [&](double t) { return frame_of(t) == m; }) ? lab.n : 0;
+  });
   const Film reverse = reverse_film(lab, prior_cloud(lab, lab.n), times);
   Figure figure({.width = 1000, .height = 620, .rows = 2, .columns = 2});
   LabReport report;
@@ -160,11 +165,12 @@ LabReport marginals_figure(const Laboratory& lab) {
     Axes& axes = figure.at(3 - static_cast<int>(k));
     axes.title = time_text(t);
     axes.x = {.label = "first coordinate", .low = low, .high = high};
-    axes.add(Histogram{
-        .values = coordinate(forward.frames[static_cast<std::size_t>(std::lround(t * steps))], dim, 0),
-        .label = "forward SDE",
-        .low = low,
-        .high = high});
+    const auto frame = static_cast<std::size_t>(std::ranges::lower_bound(forward.times, t - 0.5 / steps) -
+                                                forward.times.begin());
+    axes.add(Histogram{.values = coordinate(forward.frames[frame], dim, 0),
+                       .label = "forward SDE",
+                       .low = low,
+                       .high = high});
     axes.add(Histogram{.values = coordinate(reverse.frames[k], dim, 0),
                        .label = "reverse SDE",
                        .low = low,

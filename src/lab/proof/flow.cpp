@@ -40,7 +40,7 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
   double worst = 0.0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double difference = std::abs(a[i] - b[i]);
-    if (!(difference <= worst)) worst = difference;
+    if (!std::isnan(worst) && !(difference <= worst)) worst = difference;
   }
   return worst;
 }

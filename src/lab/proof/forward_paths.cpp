@@ -17,7 +17,9 @@ void prove_forward_paths(ProofRun& run) {
                          .score_product = exact_score_product(*density, *sde)};
     for (const bool exact : {true, false}) {
       const int steps = exact ? 20 : 1000;
-      const Film film = forward_film(lab, run.is_full() ? 50'000 : 5000, steps, exact, steps / 2);
+      const std::int64_t n = run.is_full() ? 50'000 : 5000;
+      const Film film =
+          forward_film(lab, n, steps, exact, [=](int m) { return m % (steps / 2) == 0 ? n : 0; });
       for (const std::size_t frame : {std::size_t{1}, std::size_t{2}}) {
         const Marginal at = marginal_of(*sde, film.times.at(frame));
         const TestResult result = ks_test(film.frames[frame], [&](double x) { return line_cdf(x, at); });
