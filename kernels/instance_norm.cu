@@ -48,19 +48,21 @@ __global__ void __launch_bounds__(kThreads)
   const ChannelPlace at = channel_place(c);
   const T* column = x + at.image * hw * c + at.channel;
   const float count = static_cast<float>(hw);
-  // Differences from one pixel sum to fewer digits than values far from zero.
-  const float pivot = at.inside && hw > 0 ? static_cast<float>(*column) : 0.0f;
   float sum[1];
   sum_pixels(hw, at.inside, sum,
-             [&](std::int64_t p, float(&s)[1]) { s[0] += static_cast<float>(column[p * c]) - pivot; });
-  const float centre = pivot + sum[0] / count;
-  sum_pixels(hw, at.inside, sum, [&](std::int64_t p, float(&s)[1]) {
+             [&](std::int64_t p, float(&s)[1]) { s[0] += static_cast<float>(column[p * c]); });
+  const float centre = sum[0] / count;
+  // What rounding left of the mean is in the differences from it.
+  float of_centred[2];
+  sum_pixels(hw, at.inside, of_centred, [&](std::int64_t p, float(&s)[2]) {
     const float centred = static_cast<float>(column[p * c]) - centre;
-    s[0] += centred * centred;
+    s[0] += centred;
+    s[1] += centred * centred;
   });
+  const float rest = of_centred[0] / count;
   if (!at.writes) return;
-  mean[at.image * c + at.channel] = centre;
-  rstd[at.image * c + at.channel] = 1.0f / sqrtf(sum[0] / count + eps);
+  mean[at.image * c + at.channel] = centre + rest;
+  rstd[at.image * c + at.channel] = 1.0f / sqrtf(of_centred[1] / count - rest * rest + eps);
 }
 
 /// What the passes over all elements compute: y = a dy + b (x - mean) + d for each image and channel.

@@ -1,5 +1,6 @@
 // sgm likelihood: log-likelihoods of a data set through the probability-flow ODE.
 
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
 #include <iostream>
@@ -126,7 +127,8 @@ Image plot_of(const std::vector<Json>& lines) {
   Figure figure({});
   figure.at(0).x.label = "bits/dim";
   figure.at(0).y.label = "density of images";
-  figure.at(0).add(Histogram{.values = bits, .bins = 40});
+  const int bins = std::clamp(static_cast<int>(2.0 * std::cbrt(static_cast<double>(bits.size()))), 5, 60);
+  figure.at(0).add(Histogram{.values = bits, .bins = bins});
   return figure.draw();
 }
 

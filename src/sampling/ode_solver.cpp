@@ -106,14 +106,14 @@ class Integration {
       const double scaled = sum.along[i] / (options_.atol + rtol_ * size);
       norms[i] += scaled * scaled;
     }
-    const double n = static_cast<double>(norms.size());
-    const double elements = static_cast<double>(y_.numel()) + static_cast<double>(sum.along.size());
     if (options_.shared_steps) {
       double total = 0.0;
       for (const double norm : norms) total += norm;
-      norms.assign(norms.size(), total / n);
+      norms.assign(norms.size(), total / static_cast<double>(norms.size()));
     }
-    for (double& norm : norms) norm = std::sqrt(norm * n / elements);
+    // Divided by numbers of one image, so that its rounding does not depend on the batch.
+    const std::int64_t elements = with_batch(y_.shape(), 1).numel() + (sum.along.empty() ? 0 : 1);
+    for (double& norm : norms) norm = std::sqrt(norm / static_cast<double>(elements));
     return norms;
   }
 

@@ -48,6 +48,23 @@ void for_each_chunk(std::int64_t n, std::int64_t per_image, const Body& body) {
   }
 }
 
+/// Sum of the squares of value(e), e < size, in an order fixed by size. A vectorised reduction would choose
+/// one by the address of the values, and images would depend on their place in the batch.
+template <class Value>
+double sum_of_squares(std::int64_t size, const Value& value) {
+  constexpr std::int64_t kLanes = 8;
+  double lanes[kLanes] = {};
+  std::int64_t e = 0;
+  const auto add = [&](std::int64_t lane) {
+    const double v = value(e + lane);
+    lanes[lane] = std::fma(v, v, lanes[lane]);
+  };
+  for (; e + kLanes <= size; e += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) add(lane);
+  for (std::int64_t lane = 0; lane < size - e; ++lane) add(lane);
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
 /// sums[i] = sum of body(i, begin, size) over the chunks of image i, added in an order fixed by per_image.
 template <class Body>
 void sum_per_image(Context& context, std::int64_t n, std::int64_t per_image, double* sums, const Body& body) {
@@ -137,11 +154,7 @@ void SquaredNorms::cpu(Context& context) const {
                   [this](std::int64_t image, std::int64_t begin, std::int64_t size) {
                     float z[kChunk];
                     draw_normals(x.key, image, begin, size, z);
-                    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-                    for (std::int64_t e = 0; e < size; ++e)
-                      sum += static_cast<double>(z[e]) * static_cast<double>(z[e]);
-                    return sum;
+                    return sum_of_squares(size, [&](std::int64_t e) { return static_cast<double>(z[e]); });
                   });
     return;
   }
@@ -149,13 +162,9 @@ void SquaredNorms::cpu(Context& context) const {
     sum_per_image(context, n, per_image, norms.as<double>(),
                   [this](std::int64_t image, std::int64_t begin, std::int64_t size) {
                     const T* values = x.given.as<T>() + image * per_image + begin;
-                    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-                    for (std::int64_t e = 0; e < size; ++e) {
-                      const double value = static_cast<double>(static_cast<Accumulator<T>>(values[e]));
-                      sum += value * value;
-                    }
-                    return sum;
+                    return sum_of_squares(size, [&](std::int64_t e) {
+                      return static_cast<double>(static_cast<Accumulator<T>>(values[e]));
+                    });
                   });
   });
 }
@@ -196,14 +205,10 @@ void ScaledSquaredNorms::cpu(Context& context) const {
                   const std::int64_t offset = image * per_image + begin;
                   double sum[kChunk];
                   add_terms(terms, offset, size, sum);
-                  double total = 0.0;
-#pragma omp simd reduction(+ : total)
-                  for (std::int64_t e = 0; e < size; ++e) {
+                  return sum_of_squares(size, [&](std::int64_t e) {
                     const double u = std::abs(y[offset + e]), v = std::abs(y_other[offset + e]);
-                    const double scaled = sum[e] / std::fma(rtol, u > v ? u : v, atol);
-                    total += scaled * scaled;
-                  }
-                  return total;
+                    return sum[e] / std::fma(rtol, u > v ? u : v, atol);
+                  });
                 });
 }
 
