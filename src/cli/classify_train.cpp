@@ -91,7 +91,7 @@ void add_classify_train(CLI::App& app, Command& chosen) {
       ->allow_extra_args(false);
   command
       ->add_option("--steps", options->steps, "Train until this many steps are complete (training.n_iters)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option(
       "--test", options->test,
       "Labelled images for the accuracy at the end; default: those after the first data.count");

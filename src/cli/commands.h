@@ -20,6 +20,10 @@ inline constexpr int kDone = 0, kCheckFailed = 1, kBadInput = 2, kInterrupted = 
 
 using Command = std::function<int()>;
 
+/// For options that take numbers above zero; unlike CLI11's own it refuses NaN and infinity, and says so
+/// briefly.
+CLI::Validator positive();
+
 void add_train(CLI::App& app, Command& chosen);
 void add_classify_train(CLI::App& app, Command& chosen);
 void add_sample(CLI::App& app, Command& chosen);

@@ -52,9 +52,7 @@ void add_data(CLI::App& app, Command& chosen) {
   command->add_option("--image-size", o->size, "Resize and crop to this square; 0: as they are")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--channels", o->channels, "1 or 3; 0: as they are")->check(CLI::NonNegativeNumber);
-  command->add_option("--n", o->n, "Images in the preview")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command->add_option("--n", o->n, "Images in the preview")->check(positive())->capture_default_str();
   o->suggest.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return data_command(*o); }; });
 }

@@ -27,9 +27,9 @@ struct EvalOptions {
 /// The images to evaluate on: sized as the model's, and none beyond what the set has.
 std::unique_ptr<Dataset> open_images(const EvalOptions& o, const Config& config) {
   auto images = open_dataset(o.data, config.data.image_size, config.data.num_channels);
-  check(o.first + o.n <= images->size(), "--n ", o.n, ": ", o.data, " has ", images->size(),
-        " images, of which ", std::max<std::int64_t>(0, images->size() - o.first), " from --first ", o.first,
-        " on; ask for fewer");
+  check(o.first <= images->size() && o.n <= images->size() - o.first, "--n ", o.n, ": ", o.data, " has ",
+        images->size(), " images, of which ", std::max<std::int64_t>(0, images->size() - o.first),
+        " from --first ", o.first, " on; ask for fewer");
   return images;
 }
 
@@ -129,8 +129,8 @@ Image draw(const LevelLosses& losses) {
 
 int eval_command(const EvalOptions& o) {
   resolve_checkpoint(o.model.model);
-  for (const auto& [option, path] : {std::pair("--out", &o.out), std::pair("--plot", &o.plot)})
-    if (!path->empty()) check_writable(option, *path);
+  check_output_file("--out", o.out, ".json");
+  check_output_file("--plot", o.plot, ".png");
   const auto model = o.model.open();
   const auto images = open_images(o, model->config());
   std::cerr << "data: " << images->describe() << '\n';
@@ -149,15 +149,13 @@ void add_eval(CLI::App& app, Command& chosen) {
   CLI::App* command = app.add_subcommand("eval", "Measure a model's loss on images, per noise level");
   o->model.add_to(*command);
   command->add_option("--data", o->data, "Images: IDX, CIFAR-10, folder, zip, .npy or .npz")->required();
-  command->add_option("--n", o->n, "Number of images")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--n", o->n, "Number of images")->check(positive())->capture_default_str();
   command->add_option("--first", o->first, "Number of the first one")->check(CLI::NonNegativeNumber);
-  command->add_option("--levels", o->levels, "Noise levels")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command->add_option("--levels", o->levels, "Noise levels")->check(positive())->capture_default_str();
   command->add_option("--seed", o->seed, "Of the noise, which is the same for every model")
       ->capture_default_str();
   command->add_option("--batch", o->batch, "Images at a time; changes speed, not results")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   command->add_option("--out", o->out, "JSON file of the numbers");
   command->add_option("--plot", o->plot, "PNG file of a plot");

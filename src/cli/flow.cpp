@@ -12,15 +12,15 @@ namespace sgm::cli {
 
 void FlowSettings::add_to(CLI::App& command) {
   command.add_option("--solver", solver, "Solver of the ODE: rk45, rk23, heun, rk4 or euler");
-  command.add_option("--steps", steps, "Steps of heun, rk4 and euler")->check(CLI::PositiveNumber);
-  command.add_option("--rtol", rtol, "Relative tolerance")->check(CLI::PositiveNumber);
-  command.add_option("--atol", atol, "Absolute tolerance")->check(CLI::PositiveNumber);
+  command.add_option("--steps", steps, "Steps of heun, rk4 and euler")->check(positive());
+  command.add_option("--rtol", rtol, "Relative tolerance")->check(positive());
+  command.add_option("--atol", atol, "Absolute tolerance")->check(positive());
   command.add_option("--eps", eps, "Time at which the data stand")
       ->check(CLI::Range(1e-12, 0.5))
       ->capture_default_str();
   command.add_flag("--batch-mean-norms", batch_mean_norms,
                    "One step size for the batch, as the reference has it");
-  command.add_option("--batch", batch, "Images at a time")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--batch", batch, "Images at a time")->check(positive())->capture_default_str();
 }
 
 FlowOptions FlowSettings::of(const Model& model) const {
@@ -39,7 +39,7 @@ void DataOptions::add_to(CLI::App& command, bool with_range) {
   if (!with_range) return;
   data->required();
   command.add_option("--first", first, "Number of the first image")->check(CLI::NonNegativeNumber);
-  command.add_option("--n", n, "Number of images; default: all")->check(CLI::PositiveNumber);
+  command.add_option("--n", n, "Number of images; default: all")->check(positive());
 }
 
 std::unique_ptr<Dataset> DataOptions::open(const Model& model) {

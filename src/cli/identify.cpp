@@ -116,17 +116,18 @@ Image plot_of(const Pair& same, const Pair& shuffled) {
 }
 
 int identify_command(Options o) {
-  check(std::filesystem::path(o.out).extension() == ".json", "--out ", o.out, ": must end in .json");
-  check_writable("--out", o.out);
-  if (!o.plot.empty()) check_writable("--plot", o.plot);
+  check(!o.out.empty(), "--out is empty; name a file that ends in .json");
+  check_output_file("--out", o.out, ".json");
+  check_output_file("--plot", o.plot, ".png");
   ModelOptions other_options = o.model;
   other_options.model = o.other;
   check_comparable(read_checkpoint_info(resolve_checkpoint(o.model.model)).config,
                    read_checkpoint_info(resolve_checkpoint(o.other)).config);
   const auto model = o.model.open(), other = other_options.open();
-  if (o.data.n == 0) o.data.n = 16;
-  check(o.data.n >= 3, "--n ", o.data.n, ": a correlation over images needs at least 3");
+  const bool is_given = o.data.n > 0;
   const auto dataset = o.data.open(*model);
+  if (!is_given) o.data.n = std::min<std::int64_t>(o.data.n, 16);
+  check(o.data.n >= 3, "--n ", o.data.n, ": a correlation over images needs at least 3");
   std::vector<std::int64_t> images(static_cast<std::size_t>(o.data.n));
   std::iota(images.begin(), images.end(), o.data.first);
   std::vector<Codes> codes;
@@ -170,6 +171,7 @@ void add_identify(CLI::App& app, Command& chosen) {
   o->model.add_to(*command);
   command->add_option("other", o->other, "The other model")->required();
   o->data.add_to(*command);
+  command->get_option("--n")->description("Number of images; default: 16");
   command->add_option("--out", o->out, "table.json")->required();
   command->add_option("--plot", o->plot, "A PNG: codes of one image, and the correlations");
   o->flow.add_to(*command);

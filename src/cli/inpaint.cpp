@@ -21,9 +21,9 @@ struct Options {
     model.add_to(command);
     command.add_option("--data", data, "Images: IDX, CIFAR-10, folder, zip, .npy or .npz")->required();
     command.add_option("--first", first, "Number of the first image")->check(CLI::NonNegativeNumber);
-    command.add_option("--n", n, "Number of images")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--n", n, "Number of images")->check(positive())->capture_default_str();
     command.add_option("--samples", samples, "Completions of each image")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->capture_default_str();
     command.add_option("--out", out, "grid.png, samples.npz or a folder")->required();
     command.add_flag("--reference-compat", reference_compat, "The original implementation's formulas");

@@ -145,7 +145,10 @@ int lab_command(const LabOptions& o) {
   std::optional<FittedScore> fitted;
   if (o.score == "fit") {
     fitted = fit(config, *density, *context);
-    if (!fitted) return kInterrupted;
+    if (!fitted) {
+      std::cerr << "interrupted: nothing was written\n";
+      return kInterrupted;
+    }
     lab.score = fitted->score;
     lab.score_product = score_product_function(*fitted->network, *fitted->sde, config.training.continuous);
     lab.is_learned = true;
@@ -160,7 +163,10 @@ int lab_command(const LabOptions& o) {
 
   std::filesystem::create_directories(o.out);
   nlohmann::ordered_json results = describe(o, config, *density);
-  if (!make_all(o, figures, lab, results)) return kInterrupted;
+  if (!make_all(o, figures, lab, results)) {
+    std::cerr << "interrupted: figures that were finished are in " << o.out << '\n';
+    return kInterrupted;
+  }
   AtomicFile file(std::filesystem::path(o.out) / "results.json");
   file.write(results.dump(2) + "\n");
   file.commit();

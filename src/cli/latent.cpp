@@ -34,8 +34,8 @@ struct EncodeOptions {
 };
 
 int encode_command(EncodeOptions o) {
-  check(fs::path(o.out).extension() == ".npz", "--out ", o.out, ": must end in .npz");
-  check_writable("--out", o.out);
+  check(!o.out.empty(), "--out is empty; name a file that ends in .npz");
+  check_output_file("--out", o.out, ".npz");
   const auto model = o.model.open();
   const auto dataset = o.data.open(*model);
   const std::optional<Codes> codes =
@@ -73,6 +73,8 @@ Codes read_codes(const std::string& path, const Model& model) {
 
 int decode_command(const DecodeOptions& o) {
   ImageOutput out(o.out);
+  check(!fs::exists(o.out) || !fs::equivalent(o.out, o.latents), "--out ", o.out,
+        ": are the latent codes themselves; name another file");
   const auto model = o.model.open();
   const Codes codes = read_codes(o.latents, *model);
   const auto part = [&](std::int64_t first, std::int64_t n) {

@@ -133,8 +133,8 @@ Image plot_of(const std::vector<Json>& lines) {
 }
 
 int likelihood_command(Options o) {
-  if (!o.out.empty()) check_writable("--out", o.out);
-  if (!o.plot.empty()) check_writable("--plot", o.plot);
+  check_output_file("--out", o.out, ".jsonl");
+  check_output_file("--plot", o.plot, ".png");
   const auto model = o.model.open();
   const auto dataset = o.data.open(*model);
   const FlowOptions flow = o.flow.of(*model);

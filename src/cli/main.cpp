@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -29,6 +30,16 @@ void on_signal(int signal) {
 }
 
 }  // namespace
+
+CLI::Validator positive() {
+  const auto refusal = [](const std::string& text) {
+    double value = 0.0;
+    const bool is_number = CLI::detail::lexical_cast(text, value);
+    return is_number && value > 0.0 && std::isfinite(value) ? std::string()
+                                                            : "must be a positive number, got " + text;
+  };
+  return CLI::Validator(refusal, "POSITIVE");
+}
 
 void watch_signals() {
   std::signal(SIGINT, on_signal);

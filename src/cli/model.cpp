@@ -39,24 +39,23 @@ void SamplingOptions::add_to(CLI::App& command) {
   command.add_option("--predictor", predictor,
                      "euler_maruyama, reverse_diffusion, ancestral_sampling or none");
   command.add_option("--corrector", corrector, "langevin, ald or none");
-  command.add_option("--steps", steps, "Predictor steps")->check(CLI::PositiveNumber);
-  command.add_option("--snr", snr, "Signal-to-noise ratio of the corrector")->check(CLI::PositiveNumber);
-  command.add_option("--n-steps-each", n_steps_each, "Corrector steps per predictor step")
-      ->check(CLI::PositiveNumber);
+  command.add_option("--steps", steps, "Predictor steps")->check(positive());
+  command.add_option("--snr", snr, "Signal-to-noise ratio of the corrector")->check(positive());
+  command.add_option("--n-steps-each", n_steps_each, "Corrector steps per predictor step")->check(positive());
   command.add_flag("--probability-flow", probability_flow, "Predictors step the probability-flow ODE");
   command.add_flag("--no-denoise", no_denoise, "Keep the noise of the last step");
   command.add_flag("--batch-mean-norms", batch_mean_norms,
                    "Langevin norms averaged over the batch, as the reference does");
-  command.add_option("--eps", eps, "Smallest time")->check(CLI::PositiveNumber);
+  command.add_option("--eps", eps, "Smallest time")->check(positive());
   command.add_option("--ancestral-variance", ancestral_variance, "Of ancestral VP steps: beta or posterior")
       ->check(CLI::IsMember({"beta", "posterior"}));
   command.add_option("--step-lr", step_lr, "Annealed Langevin: step at the smallest noise scale")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command.add_option("--start", start, "Annealed Langevin: prior or uniform")
       ->check(CLI::IsMember({"prior", "uniform"}));
   command.add_option("--solver", solver, "Solver of the ODE: rk45, rk23, heun, rk4 or euler");
-  command.add_option("--rtol", rtol, "Relative tolerance of the ODE solver")->check(CLI::PositiveNumber);
-  command.add_option("--atol", atol, "Absolute tolerance of the ODE solver")->check(CLI::PositiveNumber);
+  command.add_option("--rtol", rtol, "Relative tolerance of the ODE solver")->check(positive());
+  command.add_option("--atol", atol, "Absolute tolerance of the ODE solver")->check(positive());
 }
 
 SamplingConfig SamplingOptions::apply(SamplingConfig s) const {
@@ -80,11 +79,10 @@ SamplingConfig SamplingOptions::apply(SamplingConfig s) const {
 }
 
 void BatchOptions::add_to(CLI::App& command, bool with_n) {
-  if (with_n)
-    command.add_option("--n", n, "Number of images")->check(CLI::PositiveNumber)->capture_default_str();
+  if (with_n) command.add_option("--n", n, "Number of images")->check(positive())->capture_default_str();
   command.add_option("--seed", seed, "Image i depends on seed and i alone")->capture_default_str();
   command.add_option("--batch", batch, "Images at a time; changes speed, not images")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   command.add_flag("--no-graph", no_graph, "Launch every update call by call, also on a GPU");
 }

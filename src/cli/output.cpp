@@ -10,12 +10,20 @@ namespace sgm::cli {
 namespace fs = std::filesystem;
 
 void check_writable(const std::string& option, const fs::path& out) {
+  check(!out.empty(), option, " is empty; name a file or folder");
   const fs::path whole = fs::absolute(out), named = whole.has_filename() ? whole : whole.parent_path();
   const fs::path parent = fs::is_directory(out) ? named : named.parent_path();
   check(fs::is_directory(parent), option, ' ', out.string(), ": folder ", parent.string(),
         " does not exist; create it first");
   check(::access(parent.c_str(), W_OK) == 0, option, ' ', out.string(), ": folder ", parent.string(),
         " is not writable; choose another");
+}
+
+void check_output_file(const std::string& option, const fs::path& out, const std::string& extension) {
+  if (out.empty()) return;
+  check(out.extension() == extension, option, ' ', out.string(), ": must end in ", extension);
+  check(!fs::is_directory(out), option, ' ', out.string(), ": is a folder; name a file in it");
+  check_writable(option, out);
 }
 
 ImageOutput::ImageOutput(fs::path out) : out_(std::move(out)) {

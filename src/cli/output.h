@@ -13,6 +13,11 @@ namespace sgm::cli {
 /// Throws Error, naming `option`, when a file could not be written at `out`: for before long work.
 void check_writable(const std::string& option, const std::filesystem::path& out);
 
+/// The same for a file whose name must end in `extension`, such as ".png"; nothing is checked of an empty
+/// name.
+void check_output_file(const std::string& option, const std::filesystem::path& out,
+                       const std::string& extension);
+
 /// A grid (.png), an array of bytes (.npz) or a folder with one file an image.
 class ImageOutput {
  public:

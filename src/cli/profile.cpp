@@ -116,7 +116,7 @@ void add_profile(CLI::App& app, Command& chosen) {
   command->add_flag("--count", options->count,
                     "Count GPU launches and the bytes they move, by kernel; needs no GPU");
   command->add_flag("--no-graph", options->no_graph, "Launch every training step call by call");
-  command->add_option("--steps", options->steps, "Steps to time")->check(CLI::PositiveNumber);
+  command->add_option("--steps", options->steps, "Steps to time")->check(positive());
   options->device.add_to(*command);
   command->callback([options, &chosen] { chosen = [options] { return profile_command(*options); }; });
 }

@@ -34,8 +34,8 @@ void print(const Check& check) {
 }
 
 int prove_command(const ProveOptions& o) {
-  if (!o.out.empty()) check_writable("--out", o.out);
-  if (!o.plot.empty()) check_writable("--plot", o.plot);
+  check_output_file("--out", o.out, ".json");
+  check_output_file("--plot", o.plot, ".png");
   const auto context = o.device.open();
   ProofOptions options{.full = o.full, .only = o.only, .needs_curves = !o.plot.empty()};
   options.made = [printed = false](const Check& check) mutable {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <iostream>
 
+#include "cli/commands.h"
 #include "sgm/core/error.h"
 #include "sgm/data/distances.h"
 #include "sgm/sde/noise_scales.h"
@@ -21,10 +22,10 @@ double rounded(double value, int digits) {
 void SuggestOptions::add_to(CLI::App& command) {
   command.add_flag("--suggest", wanted, "Print noise scales and a Langevin step that suit these images");
   command.add_option("--sigma-min", sigma_min, "With --suggest: the smallest noise scale")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   command.add_option("--n-steps-each", n_steps_each, "With --suggest: Langevin steps at every noise scale")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   command.add_flag("--centered", centered, "With --suggest: for data.centered = true");
 }

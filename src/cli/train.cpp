@@ -100,7 +100,7 @@ void add_train(CLI::App& app, Command& chosen) {
       ->allow_extra_args(false);
   command
       ->add_option("--steps", options->steps, "Train until this many steps are complete (training.n_iters)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_flag("--resume", options->resume, "Continue the run in the folder, if it holds one");
   command->add_flag("--no-graph", options->no_graph, "Launch every step call by call, also on a GPU");
   command->add_option("--profile-steps", options->profile_steps,

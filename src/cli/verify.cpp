@@ -46,11 +46,11 @@ void add_verify(CLI::App& app, Command& chosen) {
   command->add_option("--precision", o->verify.precision, "f32, bf16 or f64 (CPU only, slow, exact)")
       ->capture_default_str();
   command->add_option("--tolerance", o->verify.output_tolerance, "Of the output's relative L2 error")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command
       ->add_option("--gradient-tolerance", o->verify.gradient_tolerance,
                    "Of the gradients' relative L2 errors")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option("--rows", o->rows, "Lines to print; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
