@@ -19,17 +19,10 @@ MeanAndError summary(std::span<const double> values) {
   return {mean, error};
 }
 
-/// Where the loss puts the terms of u: its smallest time is 1e-5.
-TimePoint time_of(const SDE& sde, bool continuous, double u) {
-  if (continuous) return {.t = 1e-5 + u * (1.0 - 1e-5)};
-  const int n = sde.num_scales(), k = static_cast<int>(u * n);
-  return {n > 1 ? static_cast<double>(k) / (n - 1) : 1.0, k, n};
-}
-
 }  // namespace
 
 LevelLosses::LevelLosses(const SDE& sde, const TrainingConfig& config, int levels, std::uint64_t seed)
-    : sde_(sde), config_(config), loss_(sde, config), seed_(seed) {
+    : config_(config), loss_(sde, config), seed_(seed) {
   check(levels >= 1, "loss: at least one noise level is needed, got ", levels);
   const int count = config.continuous ? levels : std::min(levels, sde.num_scales());
   for (int l = 0; l < count; ++l) u_.push_back((l + 0.5) / count);
@@ -56,7 +49,7 @@ std::vector<LevelLoss> LevelLosses::results() const {
     // loss = weight reduce((a net + b z)^2), and std score + z = (a net + b z) / b.
     const double per_dim = config_.reduce_mean ? 1.0 : 2.0 / static_cast<double>(dim_);
     const double noise_error = per_dim * loss.mean / (terms.weight * terms.b * terms.b);
-    results.push_back({time_of(sde_, config_.continuous, u_[l]),
+    results.push_back({loss_.time_at(u_[l]),
                        {terms.mean_coeff, terms.std},
                        loss,
                        noise_error,

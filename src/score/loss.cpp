@@ -14,8 +14,6 @@
 namespace sgm {
 namespace {
 
-constexpr double kSmallestTime = 1e-5;  // closer to t = 0 the target's variance explodes
-
 Tensor random_signs(Context& context, const Shape& shape, const NoiseKey& key, DType dtype) {
   Tensor y = Tensor::empty(context, shape, dtype);
   const std::int64_t n = shape[0];
@@ -24,6 +22,11 @@ Tensor random_signs(Context& context, const Shape& shape, const NoiseKey& key, D
 }
 
 }  // namespace
+
+double training_time(double u) {
+  constexpr double kSmallest = 1e-5;
+  return kSmallest + u * (1.0 - kSmallest);
+}
 
 LossTerms plain_terms(double std) {
   const double unit = std > 0 ? std : 1.0;
@@ -60,18 +63,22 @@ Loss::Loss(const SDE& sde, const TrainingConfig& config)
   if (!continuous_) sde_.discrete_marginal(0, sde_.num_scales());
 }
 
+TimePoint Loss::time_at(double u) const {
+  if (continuous_) return {.t = training_time(u)};
+  const int n = sde_.num_scales(), k = std::min(n - 1, static_cast<int>(u * n));
+  return {n > 1 ? static_cast<double>(k) / (n - 1) : 1.0, k, n};
+}
+
 LossTerms Loss::terms(double u) const {
   if (continuous_) {
-    const double t = kSmallestTime + u * (1.0 - kSmallestTime);
+    const double t = training_time(u);
     const double std = sde_.marginal_std(t), scale = sde_.score_scale(t), g = sde_.diffusion(t);
     const LossTerms by_variance{sde_.noise_label(t), sde_.mean_coeff(t), std, scale * std, 1.0, 1.0, std};
     if (!likelihood_weighting_) return by_variance;
     return {by_variance.label, by_variance.mean_coeff, std, scale, 1.0 / std, g * g, std};
   }
-  const int n = sde_.num_scales();
-  const int k = std::min(n - 1, static_cast<int>(u * n));
-  const TimePoint at{n > 1 ? static_cast<double>(k) / (n - 1) : 1.0, k, n};
-  const Marginal marginal = sde_.discrete_marginal(k, n);
+  const TimePoint at = time_at(u);
+  const Marginal marginal = sde_.discrete_marginal(at.k, at.num_scales);
   const double scale = sde_.discrete_score_scale(at);
   return {sde_.discrete_label(at),
           marginal.mean_coeff,

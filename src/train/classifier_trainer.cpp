@@ -12,12 +12,6 @@
 namespace sgm {
 namespace {
 
-/// The time of u in [0, 1); near 0 the noise of an SDE would vanish.
-double time_of(double u) {
-  constexpr double kSmallest = 1e-5;
-  return kSmallest + u * (1.0 - kSmallest);
-}
-
 constexpr const char* kRemedy =
     "; a classifier needs labelled images: an IDX pair, CIFAR-10, or one subfolder a class";
 
@@ -68,7 +62,8 @@ void ClassifierTrainer::prepare(const Batch& batch, std::uint32_t step) {
   const std::vector<double> u =
       Loss::draw({.seed = config().training.seed, .step = step}, std::ssize(batch.labels));
   std::vector<double> sigma;
-  for (const double each : u) sigma.push_back(image_noise(*sde_, time_of(each), config().data.centered));
+  for (const double each : u)
+    sigma.push_back(image_noise(*sde_, training_time(each), config().data.centered));
   sigma_.upload(std::span<const double>(sigma));
   const std::vector<double> labels(batch.labels.begin(), batch.labels.end());
   labels_.upload(std::span<const double>(labels));
@@ -108,7 +103,7 @@ std::vector<double> correct_at(Classifier& classifier, const SDE& sde, bool cent
   for (std::int64_t i = 0; i < batch.x0.shape()[0]; ++i) {
     key.purpose = Purpose::time;
     const double u = uniform_at(key, static_cast<std::uint32_t>(i));
-    sigma.push_back(image_noise(sde, time_of((part + u) / parts), centered));
+    sigma.push_back(image_noise(sde, training_time((part + u) / parts), centered));
   }
   key.purpose = Purpose::noise;
   const Tensor noise = column(batch.x0.context(), sigma);
@@ -127,7 +122,8 @@ std::vector<NoiseAccuracy> accuracy_by_noise(Classifier& classifier, const Confi
   const bool centered = config.data.centered;
   std::vector<NoiseAccuracy> result;
   for (int part = 0; part < parts; ++part) {
-    const double t0 = time_of(static_cast<double>(part) / parts), t1 = time_of((part + 1.0) / parts);
+    const double t0 = training_time(static_cast<double>(part) / parts),
+                 t1 = training_time((part + 1.0) / parts);
     result.push_back({t0, t1, image_noise(*sde, t0, centered), image_noise(*sde, t1, centered), 0.0});
   }
   for (std::int64_t at = first; at < first + count; at += config.training.batch_size) {

@@ -44,7 +44,6 @@ class LevelLosses {
   MeanAndError total() const;
 
  private:
-  const SDE& sde_;
   TrainingConfig config_;
   DenoisingLoss loss_;
   std::uint64_t seed_;

@@ -24,6 +24,9 @@ struct LossTerms {
   double unit = 0.0;  // length of the directions that other losses differentiate along
 };
 
+/// The time of u in [0, 1): 1e-5 + u (1 - 1e-5). Closer to t = 0 what is learned explodes.
+double training_time(double u);
+
 /// One noise level, of standard deviation std >= 0, without any SDE: plain score matching, whose network is
 /// told 1 and returns the score itself.
 LossTerms plain_terms(double std);
@@ -71,7 +74,9 @@ class Loss {
   Loss(const SDE& sde, const TrainingConfig& config);
   virtual ~Loss() = default;
 
-  /// The terms for u in [0, 1): time 1e-5 + u (1 - 1e-5), or noise scale floor(u N).
+  /// Where u in [0, 1) is: training_time(u), or noise scale floor(u N).
+  TimePoint time_at(double u) const;
+  /// The terms there.
   virtual LossTerms terms(double u) const;
 
   /// Inputs for batches of a shape [N, H, W, C], to be filled.

@@ -39,8 +39,6 @@ std::vector<double> counted(const Density& density, const Marginal& marginal, De
 
 }  // namespace
 
-Marginal marginal_at(const SDE& sde, double t) { return {sde.mean_coeff(t), sde.marginal_std(t)}; }
-
 double spread(const Density& density) {
   const std::vector<double> covariance = density.covariance();
   const auto dim = static_cast<std::size_t>(density.dim());

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lab/marginal.h"
 #include "sgm/lab/figures.h"
 #include "sgm/plot/figure.h"
 
@@ -52,7 +53,6 @@ double sliced_distance(std::span<const double> a, std::span<const double> b, int
 
 // ---- the SDE's times --------------------------------------------------------------------------------------
 
-Marginal marginal_at(const SDE& sde, double t);
 /// Root mean variance per coordinate of the data.
 double spread(const Density& density);
 /// The time at which std / mean_coeff is `ratio`, within [eps, 1].

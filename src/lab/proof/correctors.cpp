@@ -40,7 +40,7 @@ double stationary_variance(ProofRun& run, const SDE& sde, const SamplingConfig& 
 void prove_correctors(ProofRun& run) {
   for (const std::string& name : sde_names()) {
     const auto sde = proof_sde(name);
-    const Marginal now = marginal_of(*sde, kTime);
+    const Marginal now = marginal_at(*sde, kTime);
     const double variance = now.mean_coeff * now.mean_coeff * kVariance + now.std * now.std;
     const double alpha =
         sde->langevin_alpha({kTime, static_cast<int>(kTime * (sde->num_scales() - 1)), sde->num_scales()});

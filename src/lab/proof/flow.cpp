@@ -27,7 +27,7 @@ std::unique_ptr<SDE> sde_for_likelihoods(const std::string& name) {
 
 /// log p_eps at every point of a batch.
 std::vector<double> true_log_probs(const Density& density, const SDE& sde, const Tensor& x) {
-  const auto p = density.at(marginal_of(sde, kEps));
+  const auto p = density.at(marginal_at(sde, kEps));
   const std::vector<double> points = x.to_host_f64();
   const std::size_t d = static_cast<std::size_t>(density.dim());
   std::vector<double> result;
@@ -103,7 +103,7 @@ void prove_encoding(ProofRun& run) {
     const Tensor on_line = sample_tensor(*line, run.context(), n, 4);
     std::vector<double> exact;
     for (const double value : on_line.to_host_f64())
-      exact.push_back(line_quantile(line_cdf(value, marginal_of(*sde, kEps)), marginal_of(*sde, 1.0)));
+      exact.push_back(line_quantile(line_cdf(value, marginal_at(*sde, kEps)), marginal_at(*sde, 1.0)));
     const Tensor codes = encode(*sde, exact_score(*line, *sde), on_line, flow_options(1e-8)).x;
     run.at_most("encoding: " + short_name(name) + ", codes on a line, rtol 1e-8",
                 "largest error / prior's standard deviation",

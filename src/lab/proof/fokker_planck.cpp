@@ -11,7 +11,7 @@ namespace {
 
 /// The exact density at time t, averaged over cells of [-half, half].
 GridDensity exact_on_grid(const SDE& sde, const Density& density, double half, int cells, double t) {
-  const auto p = density.at(marginal_of(sde, t));
+  const auto p = density.at(marginal_at(sde, t));
   return grid_density(-half, half, cells,
                       [&](double x) { return std::exp(p->log_prob(std::span<const double>(&x, 1))); });
 }

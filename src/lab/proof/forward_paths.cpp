@@ -21,7 +21,7 @@ void prove_forward_paths(ProofRun& run) {
       const Film film =
           forward_film(lab, n, steps, exact, [=](int m) { return m % (steps / 2) == 0 ? n : 0; });
       for (const std::size_t frame : {std::size_t{1}, std::size_t{2}}) {
-        const Marginal at = marginal_of(*sde, film.times.at(frame));
+        const Marginal at = marginal_at(*sde, film.times.at(frame));
         const TestResult result = ks_test(film.frames[frame], [&](double x) { return line_cdf(x, at); });
         run.at_least(
             "forward paths: " + short_name(name) + (exact ? ", transition kernels" : ", Euler-Maruyama"),

@@ -58,7 +58,7 @@ double final_variance(const SDE& sde, const Method& method, int steps, double ep
   double variance = sde.prior_std() * sde.prior_std();
   for (const TimePoint& at : sampling_grid(steps, eps)) {
     const ReverseStep step = step_of(*predictor, at);
-    const double factor = step.a - step.b / gaussian_variance(marginal_of(sde, at.t));
+    const double factor = step.a - step.b / gaussian_variance(marginal_at(sde, at.t));
     variance = factor * factor * variance + step.c * step.c;
   }
   return variance;
@@ -91,7 +91,7 @@ void prove_weak_orders(ProofRun& run) {
       // scores from [eps, 1]: what they converge to is the marginal only where eps tends to 0, too.
       constexpr double kEps = 1e-5;
       run.near("limit: " + curve.name, "limit of the variance / variance of p_eps, eps = 1e-5",
-               limit_of_variance(*sde, method, kEps) / gaussian_variance(marginal_of(*sde, kEps)), 1.0,
+               limit_of_variance(*sde, method, kEps) / gaussian_variance(marginal_at(*sde, kEps)), 1.0,
                0.005);
       run.curve(std::move(curve));
     }
@@ -148,7 +148,7 @@ class CoupledPaths {
     const double t = last_denoises_ ? static_cast<double>(k) / (chain.scales - 1)
                                     : 1.0 - static_cast<double>(i) / chain.scales;
     const ReverseStep step = step_of(*chain.predictor, {t, k, chain.scales});
-    const Marginal now = marginal_of(sde_, t);
+    const Marginal now = marginal_at(sde_, t);
     const double pull = step.b / gaussian_variance(now);
     return {step.a - pull, pull * now.mean_coeff * kMean, step.c};
   }
@@ -227,7 +227,7 @@ void prove_solvers(ProofRun& run) {
     const auto sde = proof_sde(name);
     const double eps = sde->sampling_eps();
     const auto points_at = [&](double t) {
-      const Marginal at = marginal_of(*sde, t);
+      const Marginal at = marginal_at(*sde, t);
       std::vector<double> points;
       for (double distance = -2.0; distance <= 2.0; distance += 0.25)
         points.push_back(at.mean_coeff * kMean + distance * std::hypot(at.mean_coeff * kNarrow, at.std));

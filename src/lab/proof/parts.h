@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "lab/marginal.h"
 #include "sgm/core/config.h"
 #include "sgm/lab/density.h"
 #include "sgm/lab/proof.h"
@@ -61,7 +62,6 @@ std::unique_ptr<SDE> proof_sde(const std::string& name, int num_scales = 1000,
                                const std::function<void(SDEConfig&)>& change = {});
 /// "VE", "VP", "sub-VP".
 std::string short_name(const std::string& sde);
-Marginal marginal_of(const SDE& sde, double t);
 
 /// Two modes on a line, uneven and of unequal width.
 std::unique_ptr<Density> line_mixture();

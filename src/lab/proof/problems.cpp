@@ -27,8 +27,6 @@ std::string short_name(const std::string& sde) {
   return sde == "vesde" ? "VE" : sde == "vpsde" ? "VP" : sde == "subvpsde" ? "sub-VP" : sde;
 }
 
-Marginal marginal_of(const SDE& sde, double t) { return {sde.mean_coeff(t), sde.marginal_std(t)}; }
-
 std::unique_ptr<Density> line_mixture() {
   std::vector<double> weights, means, variances;
   for (const Mode& mode : kLine) {

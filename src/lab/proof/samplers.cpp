@@ -95,7 +95,7 @@ double predicted_variance(const SDE& sde, const SamplingConfig& settings) {
   const auto predictor = create_predictor(sde, settings, settings.steps);
   double variance = sde.prior_std() * sde.prior_std();
   for (const TimePoint& at : sampling_grid(settings.steps, sde.sampling_eps())) {
-    const Marginal now = marginal_of(sde, at.t);
+    const Marginal now = marginal_at(sde, at.t);
     const double exact = now.mean_coeff * now.mean_coeff * kVariance + now.std * now.std;
     const auto apply = [&](double a, double b, double c) {
       variance = std::pow(a - b / exact, 2) * variance + c * c;
@@ -131,7 +131,7 @@ void prove_annealed_langevin(ProofRun& run, std::int64_t n) {
   settings.n_steps_each = 150;
   settings.step_lr = 1e-3;
   run.at_least("sampler: VE, annealed Langevin", "p of the two-sample test, " + std::to_string(n) + " points",
-               p_of(run, *sde, *density, settings, *density, marginal_of(*sde, 0.0), n), 1e-3);
+               p_of(run, *sde, *density, settings, *density, marginal_at(*sde, 0.0), n), 1e-3);
 }
 
 }  // namespace
@@ -141,7 +141,7 @@ void prove_samplers(ProofRun& run) {
   const std::int64_t n = run.is_full() ? 50'000 : 5000;
   for (const std::string& name : sde_names()) {
     const auto sde = proof_sde(name);
-    const Marginal end = marginal_of(*sde, sde->sampling_eps());
+    const Marginal end = marginal_at(*sde, sde->sampling_eps());
     for (const Combination& combination : accurate_samplers(name, run.is_full()))
       run.at_least("sampler: " + short_name(name) + ", " + combination.name,
                    "p of the two-sample test, " + std::to_string(n) + " points",
