@@ -110,7 +110,7 @@ Times time_onednn(const Shape4& s, int n, DType type) {
   const onednn::Desc w({s.k, s.c, s.filter, s.filter}, t, Tag::any), b({s.k}, Type::f32, Tag::a);
   const onednn::Desc dw({s.k, s.c, s.filter, s.filter}, Type::f32, Tag::any);
   const int pad = s.filter / 2;
-  const onednn::Geometry g{{1, 1}, {pad, pad}, {pad, pad}};
+  const onednn::Geometry g{{1, 1}, {0, 0}, {pad, pad}, {pad, pad}};
   const auto forward = onednn::forward_desc(engine, x, w, b, y, g, {});
   const auto data = onednn::backward_data_desc(engine, x, w, y, g, forward, {});
   const auto weights = onednn::backward_weights_desc(engine, x, dw, b, y, g, forward, {});
