@@ -38,7 +38,7 @@ struct LaunchSpec {
 template <class... Params, class... Args>
 void launch(CudaContext& device, const LaunchSpec& spec, void (*kernel)(Params...), const Args&... args) {
   static_assert(sizeof...(Params) == sizeof...(Args));
-  if (spec.blocks.x == 0 || !device.note(spec.name, Traffic::memory_bound, spec.bytes)) return;
+  if (spec.blocks.x == 0 || !device.note({spec.name, Traffic::memory_bound, spec.bytes})) return;
 #ifdef SGM_EMULATE_CUDA
   emulator::launch({spec.name, spec.blocks, spec.threads, spec.shared_bytes}, device.stream(), kernel,
                    static_cast<Params>(args)...);

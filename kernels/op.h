@@ -14,6 +14,12 @@
 
 namespace sgm {
 
+/// What an op costs at the least: every operand moves once, whatever launches it takes.
+struct OpCost {
+  std::int64_t bytes = 0;
+  double flop = 0;  // multiplications and additions of a product; 0: bound by memory
+};
+
 template <class Op>
 concept KernelOp = std::is_trivially_copyable_v<Op> && requires(const Op& op, Context& context) {
   op.cpu(context);
@@ -37,14 +43,28 @@ const char* op_name() {
   return name.c_str();
 }
 
+/// An op as work of a CPU.
+template <KernelOp Op>
+Work work_of(const Op& op) {
+  Work work{.kernel = op_name<Op>()};
+  if constexpr (requires { op.cost(); }) {
+    const OpCost cost = op.cost();
+    work.kind = cost.flop > 0 ? Traffic::product : Traffic::memory_bound;
+    work.bytes = cost.bytes;
+    work.flop = cost.flop;
+  }
+  return work;
+}
+
 /// Executes an op where its operands live: the only branch on the device in the project.
 template <KernelOp Op>
 void run(const Op& op, Context& context) {
-  if (context.is_cpu()) return op.cpu(context);
-  if constexpr (kHasCuda) {
-    const Range range(context, op_name<Op>());
-    return op.cuda(context);
+  const Range range(context, op_name<Op>());
+  if (context.is_cpu()) {
+    if (context.note(work_of(op))) op.cpu(context);
+    return;
   }
+  if constexpr (kHasCuda) return op.cuda(context);
   fail("this build has no CUDA backend");
 }
 

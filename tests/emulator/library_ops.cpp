@@ -125,7 +125,7 @@ void compute(const Matmul& op, Context& cpu) {
 template <class Op>
 void queue(const Op& op, Context& context, const char* name, std::int64_t bytes) {
   CudaContext& device = sgm::cuda(context);
-  if (!device.note(name, Traffic::product, bytes)) return;
+  if (!device.note({name, Traffic::product, bytes})) return;
   emulator::enqueue(device.stream(), [op, &host = device.part<HostProcessor>()] { compute(op, host.cpu); });
 }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace sgm {
@@ -30,11 +31,31 @@ class Replay {
 /// What bounds a launch: the device's memory, or its multipliers (convolutions and matrix products).
 enum class Traffic { memory_bound, product };
 
-/// Launches of one kernel, and the bytes of device memory that they read and write at the least.
+/// One launch on a GPU, one op on a CPU: the bytes of memory that it reads and writes when every operand moves
+/// once, and the arithmetic of products.
+struct Work {
+  const char* kernel;
+  Traffic kind = Traffic::memory_bound;
+  std::int64_t bytes = 0;
+  double flop = 0;
+};
+
+/// The sum of the work of one kernel.
 struct LaunchCount {
   std::string kernel;
   Traffic kind;
   std::int64_t launches = 0, bytes = 0;
+  double flop = 0;
+};
+
+/// Watches what a context does: nested ranges (phases, layers, ops), and the work inside the innermost one.
+class Recorder {
+ public:
+  virtual ~Recorder() = default;
+  virtual void enter(const char* range) = 0;
+  virtual void leave() = 0;
+  /// Called before the work is handed to the device.
+  virtual void work(const Work& work) = 0;
 };
 
 class Context {
@@ -67,21 +88,39 @@ class Context {
     if (why_not) *why_not = "this device executes calls at once";
     return nullptr;
   }
-  /// Opens and closes a named range that profilers show.
-  virtual void push_range(const char*) {}
-  virtual void pop_range() {}
+  /// Opens and closes a named range that profilers and the recorder see.
+  virtual void push_range(const char* name) {
+    if (recorder_) recorder_->enter(name);
+  }
+  virtual void pop_range() {
+    if (recorder_) recorder_->leave();
+  }
   /// Whether products of f32 operands may round them to TF32, where there is such a thing.
   virtual void allow_tf32(bool /*on*/) {}
   /// Opens and closes what profilers that wait for the program record (nsys, ncu).
   virtual void set_profiling(bool /*on*/) {}
-  /// Launches since the last call, by kernel, most bytes first.
-  virtual std::vector<LaunchCount> take_launch_counts() { return {}; }
+
+  /// Whether work is counted and not executed, on memory that is address space only.
+  bool is_dry() const { return is_dry_; }
+  /// Counts work that is about to be done; false: do not do it, this is a dry run.
+  bool note(const Work& work);
+  /// Work since the last call, by kernel, most bytes first.
+  std::vector<LaunchCount> take_launch_counts();
+  /// Who is told of ranges and work from now on; null: nobody. Must outlive the watching.
+  void set_recorder(Recorder* recorder) { recorder_ = recorder; }
+  Recorder* recorder() const { return recorder_; }
 
   /// A number that this context has not returned before, never 0.
   std::uint64_t next_stamp() { return ++stamp_; }
 
+ protected:
+  explicit Context(bool is_dry = false) : is_dry_(is_dry) {}
+
  private:
+  const bool is_dry_;
   std::atomic<std::uint64_t> stamp_ = 0;
+  std::unordered_map<const char*, LaunchCount> counts_;
+  Recorder* recorder_ = nullptr;
 };
 
 /// A named range around a scope.
@@ -97,9 +136,9 @@ class Range {
 };
 
 /// "cpu" with `threads` OpenMP threads (0: all cores the process may use), "cuda" (the first device that
-/// CUDA_VISIBLE_DEVICES shows) holding at most `max_memory` bytes (0: all there are), or "cuda-dry": no
-/// device at all, memory is address space only and launches are counted and not executed. Throws Error for a
-/// device that this build or machine lacks, saying which and why.
+/// CUDA_VISIBLE_DEVICES shows) holding at most `max_memory` bytes (0: all there are), or "cpu-dry" and
+/// "cuda-dry": no device at all, memory is address space only and work is counted and not executed. Throws
+/// Error for a device that this build or machine lacks, saying which and why.
 std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0,
                                         std::size_t max_memory = 0);
 

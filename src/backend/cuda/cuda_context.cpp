@@ -108,8 +108,8 @@ std::unique_ptr<Context> create_dry_cuda_context() {
 }
 
 CudaContext::CudaContext(const Options& options)
-    : options_(options), held_(std::make_shared<std::size_t>(0)) {
-  if (options_.dry) {
+    : Context(options.dry), options_(options), held_(std::make_shared<std::size_t>(0)) {
+  if (is_dry()) {
     allocator_ = create_dry_allocator();
     return;
   }
@@ -128,7 +128,7 @@ CudaContext::~CudaContext() {
 }
 
 std::string CudaContext::describe() const {
-  if (options_.dry) return "cuda: dry run, launches are counted and not executed";
+  if (is_dry()) return "cuda: dry run, launches are counted and not executed";
   cudaDeviceProp properties{};
   int driver = 0, runtime = 0;
   cuda_check(cudaGetDeviceProperties(&properties, options_.ordinal), "cudaGetDeviceProperties");
@@ -166,7 +166,7 @@ MemoryStats CudaContext::memory() const {
 void CudaContext::reset_peak() { allocator_->reset_peak(); }
 
 void CudaContext::copy_from_host(void* device, const void* host, std::size_t bytes) {
-  if (!bytes || options_.dry) return;
+  if (!bytes || is_dry()) return;
   if (!capturing_) return staging_->upload(device, host, bytes, stream_);
   // The graph keeps the values of now, and uploads them at every replay.
   void* pinned = nullptr;
@@ -180,7 +180,7 @@ void CudaContext::copy_from_host(void* device, const void* host, std::size_t byt
 void CudaContext::copy_to_host(void* host, const void* device, std::size_t bytes) {
   check(!capturing_, "cuda: result read while a graph is captured");
   if (!bytes) return;
-  if (options_.dry) {
+  if (is_dry()) {
     std::memset(host, 0, bytes);
     return;
   }
@@ -193,36 +193,18 @@ void CudaContext::synchronize() {
   if (stream_) cuda_check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize", "work launched before");
 }
 
-bool CudaContext::note(const char* kernel, Traffic kind, std::int64_t bytes) {
-  LaunchCount& count = counts_[kernel];
-  count.kind = kind;
-  ++count.launches;
-  count.bytes += bytes;
-  return !options_.dry;
+void CudaContext::push_range(const char* name) {
+  nvtxRangePushA(name);
+  Context::push_range(name);
 }
 
-std::vector<LaunchCount> CudaContext::take_launch_counts() {
-  std::map<std::string, LaunchCount> merged;
-  for (const auto& [kernel, count] : counts_) {
-    LaunchCount& sum = merged[kernel];
-    sum.kernel = kernel;
-    sum.kind = count.kind;
-    sum.launches += count.launches;
-    sum.bytes += count.bytes;
-  }
-  counts_.clear();
-  std::vector<LaunchCount> result;
-  for (auto& [kernel, count] : merged) result.push_back(std::move(count));
-  std::stable_sort(result.begin(), result.end(),
-                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
-  return result;
+void CudaContext::pop_range() {
+  Context::pop_range();
+  nvtxRangePop();
 }
-
-void CudaContext::push_range(const char* name) { nvtxRangePushA(name); }
-void CudaContext::pop_range() { nvtxRangePop(); }
 
 void CudaContext::set_profiling(bool on) {
-  if (options_.dry) return;
+  if (is_dry()) return;
   synchronize();
   on ? cudaProfilerStart() : cudaProfilerStop();
 }
@@ -253,7 +235,7 @@ std::unique_ptr<Replay> CudaContext::capture(const std::function<void()>& work, 
     if (why_not) *why_not = reason;
     return nullptr;
   };
-  if (options_.dry) return give_up("a dry run executes nothing");
+  if (is_dry()) return give_up("a dry run executes nothing");
   synchronize();
   allocator_->trim();  // the graph gets memory of its own
   cuda_check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");

@@ -45,7 +45,6 @@ class CudaContext final : public Context {
   void copy_to_host(void* host, const void* device, std::size_t bytes) override;
   void synchronize() override;
   std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string* why_not) override;
-  std::vector<LaunchCount> take_launch_counts() override;
   void push_range(const char* name) override;
   void pop_range() override;
   void set_profiling(bool on) override;
@@ -55,9 +54,6 @@ class CudaContext final : public Context {
   cudaStream_t stream() const { return stream_; }
   /// Whether launches are recorded into a graph now, and nothing may be timed or waited for.
   bool is_capturing() const { return capturing_ != nullptr; }
-  /// Counts one launch that moves `bytes` of device memory at the least; false: do not launch, this is a dry
-  /// run.
-  bool note(const char* kernel, Traffic kind, std::int64_t bytes);
 
   /// The one T(CudaContext&) of this context, made at its first use: handles and caches of the op families.
   template <class T>
@@ -80,7 +76,6 @@ class CudaContext final : public Context {
   std::unordered_map<void*, std::shared_ptr<CachingAllocator>> owner_;  // of blocks that belong to graphs
   std::unique_ptr<StagingRing> staging_;
   std::map<std::type_index, std::shared_ptr<void>> parts_;
-  std::unordered_map<const char*, LaunchCount> counts_;
 };
 
 /// The context of an op's cuda() half.
