@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "cli/model.h"
+#include "cli/flow.h"
 #include "sgm/core/error.h"
 #include "sgm/data/loader.h"
 #include "sgm/io/atomic_file.h"
@@ -18,20 +18,11 @@ namespace {
 
 struct EvalOptions {
   ModelOptions model;
-  std::string data, out, plot;
-  std::int64_t n = 256, first = 0;
+  DataOptions data = {.n = 256};
+  std::string out, plot;
   std::uint64_t seed = 0;
   int levels = 20, batch = 64;
 };
-
-/// The images to evaluate on: sized as the model's, and none beyond what the set has.
-std::unique_ptr<Dataset> open_images(const EvalOptions& o, const Config& config) {
-  auto images = open_dataset(o.data, config.data.image_size, config.data.num_channels);
-  check(o.first <= images->size() && o.n <= images->size() - o.first, "--n ", o.n, ": ", o.data, " has ",
-        images->size(), " images, of which ", std::max<std::int64_t>(0, images->size() - o.first),
-        " from --first ", o.first, " on; ask for fewer");
-  return images;
-}
 
 /// Gives every level all images. Returns false when a signal came first.
 bool evaluate(const EvalOptions& o, const Model& model, const Dataset& images, LevelLosses& losses) {
@@ -42,9 +33,9 @@ bool evaluate(const EvalOptions& o, const Model& model, const Dataset& images, L
   watch_signals();
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
-  Progress progress(std::cerr, is_terminal(2), 0, o.n * losses.levels());
-  for (std::int64_t done = 0; done < o.n; done += o.batch) {
-    const std::int64_t first = o.first + done, count = std::min<std::int64_t>(o.batch, o.n - done);
+  Progress progress(std::cerr, is_terminal(2), 0, o.data.n * losses.levels());
+  for (std::int64_t done = 0; done < o.data.n; done += o.batch) {
+    const std::int64_t first = o.data.first + done, count = std::min<std::int64_t>(o.batch, o.data.n - done);
     std::optional<NoiseKey> dequantise;
     if (data.uniform_dequantization)
       dequantise = NoiseKey{o.seed, Purpose::dequantise, 0, static_cast<std::uint32_t>(first)};
@@ -79,9 +70,9 @@ void write_json(const std::string& path, const EvalOptions& o, const Model& mode
   nlohmann::ordered_json json;
   json["model"] = o.model.model;
   json["step"] = model.loaded.info.step;
-  json["data"] = o.data;
-  json["first"] = o.first;
-  json["images"] = o.n;
+  json["data"] = o.data.path;
+  json["first"] = o.data.first;
+  json["images"] = o.data.n;
   json["seed"] = o.seed;
   json["loss"] = losses.total().mean;
   json["loss_standard_error"] = losses.total().standard_error;
@@ -127,12 +118,12 @@ Image draw(const LevelLosses& losses) {
   return figure.draw();
 }
 
-int eval_command(const EvalOptions& o) {
+int eval_command(EvalOptions o) {
   resolve_checkpoint(o.model.model);
   check_output_file("--out", o.out, ".json");
   check_output_file("--plot", o.plot, ".png");
   const auto model = o.model.open();
-  const auto images = open_images(o, model->config());
+  const auto images = o.data.open(*model);
   std::cerr << "data: " << images->describe() << '\n';
   LevelLosses losses(*model->sde, model->config().training, o.levels, o.seed);
   if (!evaluate(o, *model, *images, losses)) return kInterrupted;
@@ -148,11 +139,10 @@ void add_eval(CLI::App& app, Command& chosen) {
   auto o = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "Measure a model's loss on images, per noise level");
   o->model.add_to(*command);
-  command->add_option("--data", o->data, "Images: IDX, CIFAR-10, folder, zip, .npy or .npz")->required();
-  command->add_option("--n", o->n, "Number of images")->check(positive())->capture_default_str();
-  command->add_option("--first", o->first, "Number of the first one")->check(CLI::NonNegativeNumber);
+  o->data.add_to(*command);
   command->add_option("--levels", o->levels, "Noise levels")->check(positive())->capture_default_str();
   command->add_option("--seed", o->seed, "Of the noise, which is the same for every model")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--batch", o->batch, "Images at a time; changes speed, not results")
       ->check(positive())

@@ -34,12 +34,15 @@ FlowOptions FlowSettings::of(const Model& model) const {
 }
 
 void DataOptions::add_to(CLI::App& command, bool with_range) {
-  CLI::Option* data = command.add_option("--data", path, "Data set; see sgm data");
+  CLI::Option* data = command.add_option("--data", path, "Images: IDX, CIFAR-10, folder, zip, .npy or .npz");
   command.add_flag("--resize", resize, "Resize and convert images as training does");
   if (!with_range) return;
   data->required();
   command.add_option("--first", first, "Number of the first image")->check(CLI::NonNegativeNumber);
-  command.add_option("--n", n, "Number of images; default: all")->check(positive());
+  CLI::Option* number =
+      command.add_option("--n", n, n > 0 ? "Number of images" : "Number of images; default: all")
+          ->check(positive());
+  if (n > 0) number->capture_default_str();
 }
 
 std::unique_ptr<Dataset> DataOptions::open(const Model& model) {

@@ -35,7 +35,7 @@ struct DataOptions {
   std::int64_t first = 0, n = 0;
   bool resize = false;
 
-  /// Without `with_range`: no --first and --n.
+  /// Without `with_range`: no --first and --n. n as it is then is the default, 0: all.
   void add_to(CLI::App& command, bool with_range = true);
   /// The set at `path`. Throws Error when its images have another shape than the model's, unless `resize`
   /// makes them fit as training does, and when it has no images first .. first + n - 1. n = 0 becomes all

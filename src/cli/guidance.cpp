@@ -38,15 +38,17 @@ void GuidanceOptions::add_to(CLI::App& command) {
   command.add_option(
       "--class", classes,
       "A class, several like 0,1,2, or all: one row of images for each, --n rounded up to that");
-  command
-      .add_option("--guidance", weight, "Factor of the classifier's gradient; larger is surer, less varied")
-      ->capture_default_str();
+  weight_given = command
+                     .add_option("--guidance", weight,
+                                 "Factor of the classifier's gradient; larger is surer, less varied")
+                     ->capture_default_str();
 }
 
 bool GuidanceOptions::given() const {
   check(classifier.empty() || !classes.empty(), "--classifier needs --class: a class, 0,1,2 or all");
   check(classes.empty() || !classifier.empty(),
         "--class needs --classifier, the working directory of classify-train or a checkpoint of it");
+  check(!classifier.empty() || weight_given->empty(), "--guidance needs --classifier and --class");
   check(std::isfinite(weight), "--guidance must be finite, got ", weight);
   if (!classifier.empty()) resolve_checkpoint(classifier);
   return !classifier.empty();

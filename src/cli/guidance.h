@@ -14,6 +14,7 @@ namespace sgm::cli {
 struct GuidanceOptions {
   std::string classifier, classes;
   double weight = 1.0;
+  const CLI::Option* weight_given = nullptr;
 
   void add_to(CLI::App& command);
   /// Whether classes are wanted. Throws Error when only one of classifier and classes is given, or when the

@@ -1,7 +1,7 @@
 // sgm inpaint, sgm colorize: images of which a part is known.
 
 #include "cli/commands.h"
-#include "cli/model.h"
+#include "cli/flow.h"
 #include "sgm/data/loader.h"
 
 namespace sgm::cli {
@@ -9,8 +9,8 @@ namespace {
 
 /// What both commands ask for.
 struct Options {
-  std::string data, out;
-  std::int64_t first = 0, n = 8;
+  DataOptions data = {.n = 8};
+  std::string out;
   int samples = 4;
   bool reference_compat = false;
   ModelOptions model;
@@ -19,9 +19,7 @@ struct Options {
 
   void add_to(CLI::App& command) {
     model.add_to(command);
-    command.add_option("--data", data, "Images: IDX, CIFAR-10, folder, zip, .npy or .npz")->required();
-    command.add_option("--first", first, "Number of the first image")->check(CLI::NonNegativeNumber);
-    command.add_option("--n", n, "Number of images")->check(positive())->capture_default_str();
+    data.add_to(command);
     command.add_option("--samples", samples, "Completions of each image")
         ->check(positive())
         ->capture_default_str();
@@ -51,12 +49,13 @@ Tensor repeated(const std::vector<float>& images, const SampleRequest& request, 
   return Tensor::from_host(context, std::span<const float>(batch), request.shape);
 }
 
-int complete(const Options& options, const Model& model, const Task& task, ImageOutput& out) {
+int complete(Options options, const Model& model, const Task& task, ImageOutput& out) {
   const Config& config = model.config();
   Context& context = *model.context;
   const auto sampler = create_sampler(*model.sde, options.sampling.apply(config.sampling));
-  const auto dataset = open_dataset(options.data, config.data.image_size, config.data.num_channels);
-  const Tensor images = read_images(*dataset, options.first, options.n, config.data.centered, context);
+  const auto dataset = options.data.open(model);
+  const Tensor images =
+      read_images(*dataset, options.data.first, options.data.n, config.data.centered, context);
   const ConstraintOptions how{.discrete = !config.training.continuous,
                               .reference_compat = options.reference_compat};
   task.constraint(images, how);  // refuses what does not fit before the run begins
@@ -68,7 +67,7 @@ int complete(const Options& options, const Model& model, const Task& task, Image
   out.begin_rows(std::move(heads), 2);
   const std::vector<float> values = images.to_host();
   BatchOptions batches = options.batches;
-  batches.n = options.n * options.samples;
+  batches.n = options.data.n * options.samples;
   return generate(model, batches, out, [&](SampleRequest& request) {
     request.constraint = task.constraint(repeated(values, request, options.samples, context), how);
     return sampler->sample(context, model.score, request);

@@ -71,6 +71,7 @@ std::vector<std::string> chosen_figures(const LabOptions& o) {
 
 /// Writes what a figure consists of: pictures, animations and arrays.
 void write(const std::filesystem::path& folder, const std::string& name, const LabReport& report) {
+  std::filesystem::create_directories(folder);
   for (const auto& [file, picture] : report.pictures) write_png(folder / (file + ".png"), picture);
   for (const auto& [file, frames] : report.animations) write_gif(folder / (file + ".gif"), frames);
   if (!report.arrays.empty()) write_npz(folder / (name + ".npz"), report.arrays);
@@ -161,7 +162,6 @@ int lab_command(const LabOptions& o) {
   lab.seed = o.seed;
   lab.progress = [](const std::string&, double) { return !stop_requested(); };
 
-  std::filesystem::create_directories(o.out);
   nlohmann::ordered_json results = describe(o, config, *density);
   if (!make_all(o, figures, lab, results)) {
     std::cerr << "interrupted: figures that were finished are in " << o.out << '\n';
@@ -190,7 +190,9 @@ void add_lab(CLI::App& app, Command& chosen) {
   command->add_option("--n", o->n, "Points of every cloud")
       ->check(CLI::Range(100, 1'000'000))
       ->capture_default_str();
-  command->add_option("--seed", o->seed, "Of everything random")->capture_default_str();
+  command->add_option("--seed", o->seed, "Of everything random")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--set", o->overrides, "A setting such as sde.sigma_max=20 or training.n_iters=10000")
       ->take_all()
       ->allow_extra_args(false);

@@ -174,7 +174,10 @@ void add_interpolate(CLI::App& app, Command& chosen) {
       ->check(CLI::Range(1, 1000))
       ->excludes(data)
       ->capture_default_str();
-  command->add_option("--seed", o->seed, "Of the random codes")->excludes(data)->capture_default_str();
+  command->add_option("--seed", o->seed, "Of the random codes")
+      ->check(CLI::NonNegativeNumber)
+      ->excludes(data)
+      ->capture_default_str();
   command->add_option("--frames", o->frames, "Images of a row")
       ->check(CLI::Range(2, 1000))
       ->capture_default_str();

@@ -183,7 +183,9 @@ void add_likelihood(CLI::App& app, Command& chosen) {
   command->add_flag("--exact", o->exact, "The trace itself, of images of few values")
       ->excludes(probes)
       ->excludes(probe);
-  command->add_option("--seed", o->seed, "Of noise and probes")->capture_default_str();
+  command->add_option("--seed", o->seed, "Of noise and probes")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   CLI::Option* out = command->add_option("--out", o->out, "likelihood.jsonl: a line for every image");
   command->add_option("--plot", o->plot, "A PNG: histogram over the images");
   command->add_flag("--resume", o->resume, "Continue an interrupted --out")->needs(out);

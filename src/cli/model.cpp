@@ -1,8 +1,11 @@
 #include "cli/model.h"
 
+#include <algorithm>
+#include <cmath>
 #include <iostream>
 
 #include "sgm/core/precision.h"
+#include "sgm/sampling/ode_solver.h"
 
 namespace sgm::cli {
 
@@ -53,7 +56,8 @@ void SamplingOptions::add_to(CLI::App& command) {
       ->check(positive());
   command.add_option("--start", start, "Annealed Langevin: prior or uniform")
       ->check(CLI::IsMember({"prior", "uniform"}));
-  command.add_option("--solver", solver, "Solver of the ODE: rk45, rk23, heun, rk4 or euler");
+  command.add_option("--solver", solver, "Solver of the ODE: rk45, rk23, heun, rk4 or euler")
+      ->check(CLI::IsMember(solver_names()));
   command.add_option("--rtol", rtol, "Relative tolerance of the ODE solver")->check(positive());
   command.add_option("--atol", atol, "Absolute tolerance of the ODE solver")->check(positive());
 }
@@ -80,12 +84,40 @@ SamplingConfig SamplingOptions::apply(SamplingConfig s) const {
 
 void BatchOptions::add_to(CLI::App& command, bool with_n) {
   if (with_n) command.add_option("--n", n, "Number of images")->check(positive())->capture_default_str();
-  command.add_option("--seed", seed, "Image i depends on seed and i alone")->capture_default_str();
-  command.add_option("--batch", batch, "Images at a time; changes speed, not images")
-      ->check(positive())
+  command.add_option("--seed", seed, "Image i depends on seed and i alone")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command.add_option("--batch", batch, "Images at a time; changes speed, not images [by their size]")
+      ->check(positive());
   command.add_flag("--no-graph", no_graph, "Launch every update call by call, also on a GPU");
 }
+
+namespace {
+
+/// As many images at a time as keep a device busy: more only takes memory.
+std::int64_t batch_for(const Model& model) {
+  const std::int64_t size = model.config().data.image_size;
+  const std::int64_t pixels = model.context->is_cpu() ? 1 << 15 : 1 << 19;
+  return std::clamp<std::int64_t>(pixels / (size * size), 1, 1024);
+}
+
+/// The last line of a job.
+void report(const BatchOptions& options, double seconds, std::int64_t nfe, const ImageOutput& out) {
+  const auto n = static_cast<double>(options.n), evaluations = static_cast<double>(nfe);
+  std::cerr << options.n << " images in " << format_eta(seconds) << ", " << format_rate(n / seconds)
+            << ", NFE " << evaluations / n << " per image, " << std::lround(evaluations / seconds)
+            << " NFE/s -> " << out.path() << '\n';
+}
+
+/// What an interrupted job of which `done` images are complete leaves behind.
+std::string left_behind(const BatchOptions& options, std::int64_t done, const ImageOutput& out) {
+  if (!out.is_folder() || done == 0) return "interrupted: nothing was written";
+  return "interrupted: " + std::to_string(done) + " images are in " + out.path().string() + "; --first " +
+         std::to_string(options.first + done) + " --n " + std::to_string(options.n - done) +
+         " makes the others";
+}
+
+}  // namespace
 
 int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
              const std::function<SampleResult(SampleRequest&)>& make, int columns) {
@@ -94,31 +126,32 @@ int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
   const auto start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   const auto n = static_cast<double>(options.n);
+  const std::int64_t batch = options.batch > 0 ? options.batch : batch_for(model);
   std::int64_t nfe = 0;
   Progress progress(std::cerr, is_terminal(2), 0, 1000);
-  for (std::int64_t first = 0; first < options.n; first += options.batch) {
+  for (std::int64_t done_before = 0; done_before < options.n; done_before += batch) {
     SampleRequest request;
-    request.shape = model.batch_shape(std::min<std::int64_t>(options.batch, options.n - first));
+    request.shape = model.batch_shape(std::min(batch, options.n - done_before));
     request.seed = options.seed;
     request.capture = !options.no_graph;
-    request.first_sample = static_cast<std::uint32_t>(first);
+    request.first_sample = static_cast<std::uint32_t>(options.first + done_before);
     request.progress = [&](std::int64_t done, std::int64_t total) {
-      const double images_done = static_cast<double>(first) +
+      const double images_done = static_cast<double>(done_before) +
                                  static_cast<double>(request.shape[0] * done) / static_cast<double>(total);
       progress.update(static_cast<std::int64_t>(1000.0 * images_done / n), {}, images_done / seconds());
       return !stop_requested();
     };
     const SampleResult result = make(request);
     if (!result.complete) {
-      progress.note("interrupted: nothing was written");
+      out.finish_files();
+      progress.note(left_behind(options, done_before, out));
       return kInterrupted;
     }
     for (const std::int64_t of_image : result.nfe) nfe += of_image;
     out.add(result.x, model.config().data.centered);
   }
-  out.write(columns);
-  std::cerr << options.n << " images in " << format_eta(seconds()) << ", " << format_rate(n / seconds())
-            << ", NFE " << static_cast<double>(nfe) / n << " per image -> " << out.path() << '\n';
+  out.finish(columns);
+  report(options, seconds(), nfe, out);
   return kDone;
 }
 

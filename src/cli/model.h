@@ -52,11 +52,11 @@ struct SamplingOptions {
   SamplingConfig apply(SamplingConfig settings) const;
 };
 
-/// How many images, from which seed, how many at a time.
+/// How many images, from which seed and number on, how many at a time.
 struct BatchOptions {
-  std::int64_t n = 64;
+  std::int64_t n = 64, first = 0;
   std::uint64_t seed = 0;
-  int batch = 64;
+  int batch = 0;  // 0: as many as keep the device busy
   bool no_graph = false;
 
   void add_to(CLI::App& command, bool with_n = true);
@@ -64,7 +64,7 @@ struct BatchOptions {
 
 /// Makes `options.n` images batch by batch, with progress on stderr, and writes them. `make` fills what is
 /// missing in the request and runs a sampler; columns: of a grid, 0: about as many as rows. Returns the exit
-/// code; interrupted work writes nothing.
+/// code; of interrupted work, a folder keeps the images that are complete.
 int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
              const std::function<SampleResult(SampleRequest&)>& make, int columns = 0);
 

@@ -2,6 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "cli/commands.h"
 #include "sgm/io/npy.h"
 
@@ -26,23 +29,44 @@ void check_output_file(const std::string& option, const fs::path& out, const std
   check_writable(option, out);
 }
 
-ImageOutput::ImageOutput(fs::path out) : out_(std::move(out)) {
-  const bool is_folder = fs::is_directory(out_);
+namespace {
+
+fs::path numbered(const fs::path& folder, std::int64_t number) {
+  std::string digits = std::to_string(number);
+  digits.insert(0, digits.size() < 6 ? 6 - digits.size() : 0, '0');
+  return folder / (digits + ".png");
+}
+
+}  // namespace
+
+ImageOutput::ImageOutput(fs::path out, std::int64_t first) : out_(std::move(out)), next_(first) {
+  const bool exists = fs::is_directory(out_);
   kind_ = out_.extension() == ".png" ? Kind::grid : out_.extension() == ".npz" ? Kind::npz : Kind::folder;
   if (kind_ == Kind::folder) {
-    check(out_.extension().empty() || is_folder, "--out ", out_.string(),
+    check(out_.extension().empty() || exists, "--out ", out_.string(),
           ": must end in .png (a grid) or .npz, or be a folder (one file an image)");
-    check(is_folder || !fs::exists(out_), "--out ", out_.string(),
+    check(exists || !fs::exists(out_), "--out ", out_.string(),
           ": is a file, not a folder; name a folder, or a file that ends in .png or .npz");
+    check(!fs::exists(numbered(out_, first)), "--out ", out_.string(), ": holds ",
+          numbered(out_, first).filename().string(), " already; choose another folder");
   } else {
-    check(!is_folder, "--out ", out_.string(), ": is a folder; name a file in it");
+    check(!exists, "--out ", out_.string(), ": is a folder; name a file in it");
   }
   check_writable("--out", out_);
 }
 
 void ImageOutput::add(const Tensor& samples, bool centered) {
   const PixelRule rule = kind_ == Kind::grid ? PixelRule::round : PixelRule::truncate;
-  for (Image& image : to_images(samples, centered, rule)) images_.push_back(std::move(image));
+  std::vector<Image> images = to_images(samples, centered, rule);
+  const std::int64_t first = next_;
+  next_ += std::ssize(images);
+  if (kind_ != Kind::folder) {
+    std::move(images.begin(), images.end(), std::back_inserter(images_));
+    return;
+  }
+  finish_files();
+  writing_ = std::async(std::launch::async,
+                        [this, first, images = std::move(images)] { write_files(images, first); });
 }
 
 void ImageOutput::begin_rows(std::vector<Image> heads, int per_row) {
@@ -50,30 +74,37 @@ void ImageOutput::begin_rows(std::vector<Image> heads, int per_row) {
   heads_per_row_ = per_row;
 }
 
-void ImageOutput::write(int columns) const {
-  if (kind_ == Kind::grid && heads_per_row_ > 0) {
-    const auto rows = std::ssize(heads_) / heads_per_row_, samples = std::ssize(images_) / rows;
-    std::vector<Image> grid;
-    for (std::ptrdiff_t row = 0; row < rows; ++row) {
-      const auto head = heads_.begin() + row * heads_per_row_, sample = images_.begin() + row * samples;
-      grid.insert(grid.end(), head, head + heads_per_row_);
-      grid.insert(grid.end(), sample, sample + samples);
-    }
-    return write_png(out_, make_grid(grid, heads_per_row_ + static_cast<int>(samples)));
+void ImageOutput::finish_files() {
+  if (writing_.valid()) writing_.get();
+}
+
+void ImageOutput::finish(int columns) {
+  finish_files();
+  if (kind_ == Kind::grid) write_grid(columns);
+  if (kind_ == Kind::npz) write_array();
+}
+
+void ImageOutput::write_files(const std::vector<Image>& images, std::int64_t first) const {
+  fs::create_directories(out_);
+  for (const Image& image : images) write_png(numbered(out_, first++), image);
+}
+
+void ImageOutput::write_grid(int columns) const {
+  if (heads_per_row_ == 0) return write_png(out_, make_grid(images_, columns));
+  const auto rows = std::ssize(heads_) / heads_per_row_, samples = std::ssize(images_) / rows;
+  std::vector<Image> grid;
+  for (std::ptrdiff_t row = 0; row < rows; ++row) {
+    const auto head = heads_.begin() + row * heads_per_row_, sample = images_.begin() + row * samples;
+    grid.insert(grid.end(), head, head + heads_per_row_);
+    grid.insert(grid.end(), sample, sample + samples);
   }
-  if (kind_ == Kind::grid) return write_png(out_, make_grid(images_, columns));
-  if (kind_ == Kind::folder) {
-    fs::create_directories(out_);
-    for (std::size_t i = 0; i < images_.size(); ++i) {
-      std::string number = std::to_string(i);
-      number.insert(0, number.size() < 6 ? 6 - number.size() : 0, '0');
-      write_png(out_ / (number + ".png"), images_[i]);
-    }
-    return;
-  }
+  write_png(out_, make_grid(grid, heads_per_row_ + static_cast<int>(samples)));
+}
+
+void ImageOutput::write_array() const {
   std::vector<std::uint8_t> pixels;
   for (const Image& image : images_) pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
-  const Shape shape{size(), images_[0].height, images_[0].width, images_[0].channels};
+  const Shape shape{std::ssize(images_), images_[0].height, images_[0].width, images_[0].channels};
   write_npz(out_, {{"samples", make_array(shape, std::span<const std::uint8_t>(pixels))}});
 }
 

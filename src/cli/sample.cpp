@@ -18,7 +18,10 @@ struct SampleOptions {
 int sample_command(const SampleOptions& options) {
   resolve_checkpoint(options.model.model);
   const bool guided = options.guidance.given();
-  ImageOutput out(options.out);
+  check(!guided || options.batches.first == 0,
+        "--first cannot be used with --class: the number of an image "
+        "decides its class");
+  ImageOutput out(options.out, options.batches.first);
   const auto model = options.model.open();
   const auto sampler = create_sampler(*model->sde, options.sampling.apply(model->config().sampling));
   if (!guided)
@@ -43,6 +46,9 @@ void add_sample(CLI::App& app, Command& chosen) {
   o->model.add_to(*command);
   command->add_option("--out", o->out, "grid.png, samples.npz or a folder")->required();
   o->batches.add_to(*command);
+  command
+      ->add_option("--first", o->batches.first, "Number of the first image: parts of a job can be made apart")
+      ->check(CLI::NonNegativeNumber);
   o->sampling.add_to(*command);
   o->guidance.add_to(*command);
   command->callback([o, &chosen] { chosen = [o] { return sample_command(*o); }; });
