@@ -1,6 +1,7 @@
-// Times a whole training step, or an evaluation of the network, of a configuration on random images.
-//   bench_steps CONFIG.toml --mode train|forward --batch N --precision f32|tf32|bf16 [--device cuda] [--json
-//   FILE]
+// Times a whole training step, an evaluation of the network, or an update of the sampler (predictor and
+// corrector), of a configuration on random images.
+//   bench_steps CONFIG.toml --mode train|forward|sample --batch N --precision f32|tf32|bf16 [--device cuda]
+//   [--json FILE]
 // A timing is of --group steps, after which the device is waited for, as training does now and then.
 
 #include <CLI/CLI.hpp>
@@ -15,6 +16,7 @@
 #include "sgm/core/error.h"
 #include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
+#include "sgm/sampling/sampler.h"
 #include "sgm/score/score_model.h"
 #include "sgm/tensor/math.h"
 #include "sgm/train/trainer.h"
@@ -89,6 +91,27 @@ Timing time_forward(const Config& config, Context& context, const Options& o) {
   return timing;
 }
 
+/// A timing is of a run of --group updates, with its first image and the end of the last.
+Timing time_sampling(const Config& config, Context& context, const Options& o) {
+  const auto network = create_network(config, context);
+  const auto sde = create_sde(config.sde);
+  const ScoreFn score =
+      score_function(*network, *sde, config.training.continuous, use_precision(context, o.precision));
+  SamplingConfig settings = config.sampling;
+  settings.steps = o.group;
+  settings.denoise = false;
+  const auto sampler = create_sampler(*sde, settings);
+  const int size = config.data.image_size;
+  SampleRequest request;
+  request.shape = {o.batch, size, size, config.data.num_channels};
+  request.capture = !o.no_graph;
+  Timing timing;
+  const auto run = [&] { sampler->sample(context, score, request).x.to_host(); };
+  timing.warm_up = seconds_of(0, 1, run)[0];
+  for (const double seconds : seconds_of(0, o.steps, run)) timing.seconds.push_back(seconds / o.group);
+  return timing;
+}
+
 nlohmann::json record(const Options& o, const Context& context, const Timing& timing) {
   const double middle = median(timing.seconds);
   const MemoryStats memory = context.memory();
@@ -117,7 +140,7 @@ int run(int argc, char** argv) {
   Options o;
   CLI::App app{"Times training steps or network evaluations"};
   app.add_option("config", o.config)->required();
-  app.add_option("--mode", o.mode)->check(CLI::IsMember({"train", "forward"}));
+  app.add_option("--mode", o.mode)->check(CLI::IsMember({"train", "forward", "sample"}));
   app.add_option("--precision", o.precision)->check(CLI::IsMember({"f32", "tf32", "bf16"}));
   app.add_option("--batch", o.batch)->check(CLI::PositiveNumber);
   app.add_option("--steps", o.steps, "Timings")->check(CLI::PositiveNumber);
@@ -134,8 +157,9 @@ int run(int argc, char** argv) {
   config.training.batch_size = o.batch;
   config.training.precision = o.precision;
   const auto context = create_context(o.device, o.threads);
-  const Timing timing =
-      o.mode == "train" ? time_training(config, *context, o) : time_forward(config, *context, o);
+  const Timing timing = o.mode == "train"    ? time_training(config, *context, o)
+                        : o.mode == "sample" ? time_sampling(config, *context, o)
+                                             : time_forward(config, *context, o);
   check(std::isfinite(timing.result), "the result of ", o.config, " is not finite: ", timing.result);
   const nlohmann::json result = record(o, *context, timing);
   if (o.json.empty())

@@ -5,7 +5,7 @@
 
 A training step is perturbation, forward, loss, backward, gradient clipping, warm-up, Adam and EMA on seeded
 random images; a forward is the network alone without gradients. Times are the median over the steps after
-warm-up. Defaults are what was fastest; the options keep the alternatives measurable.
+warm-up; a sample is one update of the configuration's predictor and corrector. Defaults are what was fastest; the options keep the alternatives measurable.
 
 Measured with PyTorch 1.13.1 on two shared Zen 4 cores, NCSN++ for CIFAR-10, batch 4, float32, seconds of CPU
 time (all cores) a training step: channels_last 3.3, contiguous 3.4, channels_last with glibc's allocator as it
@@ -339,6 +339,7 @@ def run(args):
     import fir
     import layers
     import models
+    import sampling
 
     tables, source = load_config(args.config)
     device = torch.device(args.device)
@@ -413,12 +414,13 @@ def run(args):
         forward = torch.compile(net, mode=args.compile_mode) if compiled else net
         if args.trace != "off":
             forward = freeze(net, args, x, labels)
+        update = sampling.Update(tables, forward) if args.mode == "sample" else None
 
         def step():
             if compiled and device.type == "cuda":
                 torch.compiler.cudagraph_mark_step_begin()
             with torch.inference_mode(not compiled), torch.set_grad_enabled(False), precision():
-                return forward(x, labels)
+                return update(x) if update else forward(x, labels)
 
     def sync():
         if device.type == "cuda":
@@ -446,7 +448,8 @@ def run(args):
         times.append(seconds)
         cpu_times.append(cpu)
     value = float(result.float().mean())
-    if not math.isfinite(value):
+    # Langevin steps of an untrained network, whose score is next to nothing, are huge.
+    if args.mode != "sample" and not math.isfinite(value):
         sys.exit(f"the result is not finite ({value})")
     if args.profile:
         activities = [torch.profiler.ProfilerActivity.CPU]
@@ -473,7 +476,7 @@ def run(args):
         "tf32": device.type == "cuda" and not args.no_tf32,
         "optimizer": form,
         "matmul": "onednn" if layers.ONEDNN_MATMUL else "blas",
-        "trace": args.trace if args.mode == "forward" else None,
+        "trace": None if args.mode == "train" else args.trace,
         "flush_denormal": flush and not args.keep_denormals,
         "allocator_tuned": bool(os.environ.get("BENCH_TORCH_TUNED")),
         "batch": args.batch,
@@ -498,7 +501,7 @@ def parser():
         "--config", default="cifar10_ncsnpp_continuous", help="name, TOML or JSON file, or JSON text"
     )
     p.add_argument("--batch", type=int, default=4)
-    p.add_argument("--mode", choices=("train", "forward"), default="train")
+    p.add_argument("--mode", choices=("train", "forward", "sample"), default="train")
     p.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

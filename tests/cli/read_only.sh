@@ -18,5 +18,10 @@ bad 'locked' as_other "$sgm" train tiny.toml --workdir locked/run --steps 1
 bad 'locked' as_other "$sgm" sample run --out locked/x.png --n 1000000
 ! grep -q '^device' err || fail "the read-only folder was not refused before the work"
 bad 'locked' as_other "$sgm" data images --out locked/x.png
+bad 'locked' as_other "$sgm" likelihood run --data images --out locked/x.jsonl
+bad 'locked' as_other "$sgm" eval run --data images --out locked/x.json
+bad 'locked' as_other "$sgm" encode run --data images --out locked/x.npz
+bad 'locked' as_other "$sgm" inpaint run --data images --known left --out locked/x.png
+bad 'locked' as_other "$sgm" lab "$repository/configs/lab/two_modes.toml" --figure density --out locked/x
 [ -z "$(ls -A locked)" ] || fail "left behind: $(ls -A locked)"
 chmod 755 locked
