@@ -31,7 +31,7 @@ struct FlowSettings {
 
 /// Images of a data set.
 struct DataOptions {
-  std::string path;
+  std::string path = {};
   std::int64_t first = 0, n = 0;
   bool resize = false;
 
