@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/cpu/assign.h"
+
 namespace sgm {
 namespace {
 
@@ -15,10 +17,10 @@ void scaled_sum(const T* a, const T* b, T* y, std::int64_t n, Accumulator<T> alp
   using A = Accumulator<T>;
   if (b) {
 #pragma omp parallel for simd if (n > kParallel)
-    for (std::int64_t i = 0; i < n; ++i) y[i] = T(alpha * A(a[i]) + beta * A(b[i]));
+    for (std::int64_t i = 0; i < n; ++i) assign(y[i], alpha * A(a[i]) + beta * A(b[i]));
   } else {
 #pragma omp parallel for simd if (n > kParallel)
-    for (std::int64_t i = 0; i < n; ++i) y[i] = T(alpha * A(a[i]));
+    for (std::int64_t i = 0; i < n; ++i) assign(y[i], alpha * A(a[i]));
   }
 }
 
@@ -30,7 +32,7 @@ void Activate::cpu(Context&) const {
       const T* in = x.as<T>();
       T* out = y.as<T>();
 #pragma omp parallel for simd if (n > kParallel)
-      for (std::int64_t i = 0; i < n; ++i) out[i] = T(activate<A>(Accumulator<T>(in[i])));
+      for (std::int64_t i = 0; i < n; ++i) assign(out[i], activate<A>(Accumulator<T>(in[i])));
     });
   });
 }
@@ -42,7 +44,7 @@ void ActivateGrad::cpu(Context&) const {
       const T *in = x.as<T>(), *grad = dy.as<T>();
       T* out = dx.as<T>();
 #pragma omp parallel for simd if (n > kParallel)
-      for (std::int64_t i = 0; i < n; ++i) out[i] = T(Acc(grad[i]) * activate_grad<A>(Acc(in[i])));
+      for (std::int64_t i = 0; i < n; ++i) assign(out[i], Acc(grad[i]) * activate_grad<A>(Acc(in[i])));
     });
   });
 }
@@ -62,7 +64,7 @@ void ScaleRows::cpu(Context&) const {
     for (std::int64_t r = 0; r < rows; ++r) {
       const A s = A(factor * (scale ? scale.as<double>()[r] : 1.0)), t = A(shift);
 #pragma omp simd
-      for (std::int64_t i = r * cols; i < (r + 1) * cols; ++i) out[i] = T(s * A(in[i]) + t);
+      for (std::int64_t i = r * cols; i < (r + 1) * cols; ++i) assign(out[i], s * A(in[i]) + t);
     }
   });
 }
@@ -76,7 +78,7 @@ void AddBias::cpu(Context&) const {
       const T* in = x.as<T>() + r * cols;
       T* out = y.as<T>() + r * cols;
 #pragma omp simd
-      for (std::int64_t c = 0; c < cols; ++c) out[c] = T(A(in[c]) + b[c]);
+      for (std::int64_t c = 0; c < cols; ++c) assign(out[c], A(in[c]) + b[c]);
     }
   });
 }
@@ -134,7 +136,7 @@ void Softmax::cpu(Context&) const {
         const A inverse = A(1.0 / sum);
 #pragma omp simd
         for (std::int64_t i = 0; i < cols; ++i)
-          out[i] = U(Accumulator<U>(exp_value(s * (A(in[i]) - largest)) * inverse));
+          assign(out[i], Accumulator<U>(exp_value(s * (A(in[i]) - largest)) * inverse));
       }
     });
   });
@@ -154,7 +156,7 @@ void SoftmaxGrad::cpu(Context&) const {
         for (std::int64_t i = 0; i < cols; ++i) sum += double(A(p[i]) * A(g[i]));
         const A s = A(scale), dot = A(sum);
 #pragma omp simd
-        for (std::int64_t i = 0; i < cols; ++i) out[i] = T(Accumulator<T>(s * A(p[i]) * (A(g[i]) - dot)));
+        for (std::int64_t i = 0; i < cols; ++i) assign(out[i], Accumulator<T>(s * A(p[i]) * (A(g[i]) - dot)));
       }
     });
   });

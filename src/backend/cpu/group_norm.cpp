@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "backend/cpu/assign.h"
 #include "backend/cpu/group_norm_slices.h"
 
 namespace sgm {
@@ -105,14 +106,15 @@ class Forward {
       T* out = op_.y.as<T>() + (slice.n * op_.hw + row) * op_.c + column;
       if (op_.dropout.rate == 0.0) {
 #pragma omp simd
-        for (std::int64_t i = 0; i < part.size; ++i) out[i] = T(activate<K>(scale[i] * A(in[i]) + offset[i]));
+        for (std::int64_t i = 0; i < part.size; ++i)
+          assign(out[i], activate<K>(scale[i] * A(in[i]) + offset[i]));
         continue;
       }
       A* keep = w.keep.data();
       keep_factors(op_.dropout, slice.n, row * op_.c + column, part.size, 1.0, keep);
 #pragma omp simd
       for (std::int64_t i = 0; i < part.size; ++i)
-        out[i] = T(keep[i] * activate<K>(scale[i] * A(in[i]) + offset[i]));
+        assign(out[i], keep[i] * activate<K>(scale[i] * A(in[i]) + offset[i]));
     }
   }
 

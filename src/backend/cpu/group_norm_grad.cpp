@@ -1,3 +1,4 @@
+#include "backend/cpu/assign.h"
 #include "backend/cpu/group_norm_slices.h"
 #include "backend/scratch.h"
 
@@ -155,7 +156,7 @@ class Backward {
       if (!more) {
 #pragma omp simd
         for (std::int64_t i = 0; i < part.size; ++i)
-          dx[i] = T(scale[i] * du[i] + factor[i] * A(x[i]) + offset[i]);
+          assign(dx[i], scale[i] * du[i] + factor[i] * A(x[i]) + offset[i]);
         continue;
       }
 #pragma omp simd
@@ -184,7 +185,7 @@ class Backward {
         }
         T* dx = dx_part + row * part.ld;
 #pragma omp simd
-        for (std::int64_t i = 0; i < part.size; ++i) dx[i] = T(sum[i]);
+        for (std::int64_t i = 0; i < part.size; ++i) assign(dx[i], sum[i]);
       }
       for (std::int64_t i = 0; i < part.size; ++i) w.sum_addends[part.begin + i] += lanes[i];
     }

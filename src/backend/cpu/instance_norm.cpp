@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/cpu/assign.h"
+
 namespace sgm {
 namespace {
 
@@ -105,7 +107,8 @@ void image_gradient(const InstanceNormGrad& op, std::int64_t n, double* drow) {
   for (std::int64_t p = 0; p < op.hw; ++p)
 #pragma omp simd
     for (std::int64_t k = 0; k < c; ++k)
-      dx[p * c + k] = T(of_dy[k] * A(dy[p * c + k]) + of_x[k] * (A(x[p * c + k]) - mean[k]) + constant[k]);
+      assign(dx[p * c + k],
+             of_dy[k] * A(dy[p * c + k]) + of_x[k] * (A(x[p * c + k]) - mean[k]) + constant[k]);
 }
 
 template <class T>

@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "backend/cpu/assign.h"
+
 namespace sgm {
 namespace {
 
@@ -38,7 +40,7 @@ void pool(const MaxPool& op) {
             }
           });
           T* out = op.y.as<T>() + ((n * op.h + y) * op.w + x) * op.c;
-          for (std::int64_t c = 0; c < op.c; ++c) out[c] = T(best[c]);
+          for (std::int64_t c = 0; c < op.c; ++c) assign(out[c], best[c]);
         }
   }
 }
@@ -101,7 +103,7 @@ void resize(const Bilinear& op) {
               for (std::int64_t c = 0; c < op.c; ++c) sum[c] += factor * A(in[c]);
             }
           T* out = op.y.as<T>() + ((n * out_h + y) * out_w + x) * op.c;
-          for (std::int64_t c = 0; c < op.c; ++c) out[c] = T(A(op.scale) * sum[c]);
+          for (std::int64_t c = 0; c < op.c; ++c) assign(out[c], A(op.scale) * sum[c]);
         }
   }
 }

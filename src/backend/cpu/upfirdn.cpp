@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "backend/cpu/assign.h"
+
 namespace sgm {
 namespace {
 
@@ -62,7 +64,7 @@ void filter(const UpFirDn& op) {
           }
           T* out = op.y.as<T>() + ((n * op.oh + oy) * op.ow + ox) * op.c;
 #pragma omp simd
-          for (std::int64_t i = 0; i < op.c; ++i) out[i] = T(sum[i]);
+          for (std::int64_t i = 0; i < op.c; ++i) assign(out[i], sum[i]);
         }
       }
   }

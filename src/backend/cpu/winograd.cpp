@@ -1,298 +1,393 @@
 #include "backend/cpu/winograd.h"
 
+#include <omp.h>
+
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
-#include <utility>
 
 #include "backend/cpu/cpu_context.h"
+#include "backend/cpu/tile_product.h"
+#include "backend/cpu/winograd_transform.h"
 #include "backend/scratch.h"
 
 namespace sgm::winograd {
 namespace {
 
-constexpr int kLanes = 16;
-/// Sixteen channels at a time.
-using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+constexpr std::int64_t kColumns = TileProduct::kColumns;
 
-Lanes load(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof(lanes));
-  return lanes;
+/// How transformed numbers are held. f32: as they are, one a word. bf16: two a word, as 16-bit integers that
+/// count units of their row or column, of which the products' sums are exact. A row's norm is 2^15 units at
+/// most, so that no sum leaves 32 bits (Cauchy-Schwarz), and its rounding errors are a tenth of bf16's.
+template <class T>
+constexpr bool kFixedPoint = std::is_same_v<T, bfloat16>;
+template <class T>
+constexpr int kPerWord = kFixedPoint<T> ? 2 : 1;
+constexpr float kMaxNorm = 32000.0f;
+
+/// The integer nearest to each lane, in the low halves of the words: below 2^15.
+Words nearest(const Lanes& lanes) { return std::bit_cast<Words>(lanes + 12582912.0f); }
+
+Halves integers(const Lanes& lanes) { return __builtin_convertvector(nearest(lanes), Halves); }
+
+Words pair(const Words& low, const Words& high) { return (low & 0xffffu) | (high << 16); }
+
+/// What a unit stands for in a row whose squares have this sum; returns its inverse.
+float find_unit(float squares, float* unit) {
+  *unit = std::sqrt(squares) / kMaxNorm;
+  return *unit > 0.0f ? 1.0f / *unit : 0.0f;
 }
 
-void store(float* to, const Lanes& lanes) { std::memcpy(to, &lanes, sizeof(lanes)); }
-
-/// Sixteen bfloat16, and the integers that hold their bits while they are widened and rounded.
-using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
-using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
-
-Lanes load(const bfloat16* from) {
-  Halves halves;
-  std::memcpy(&halves, from, sizeof(halves));
-  return std::bit_cast<Lanes>(__builtin_convertvector(halves, Words) << 16);
+/// The same for sixteen columns.
+Lanes find_units(const Lanes& squares, float* units) {
+  Lanes inverse;
+  for (int i = 0; i < kLanes; ++i) inverse[i] = find_unit(squares[i], units + i);
+  return inverse;
 }
 
-/// Rounds to nearest even; a NaN stays one.
-void store(bfloat16* to, const Lanes& lanes) {
-  const Words bits = std::bit_cast<Words>(lanes);
-  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
-  const Halves halves = __builtin_convertvector(lanes == lanes ? rounded : quiet, Halves);
-  std::memcpy(to, &halves, sizeof(halves));
+float sum_of(const Lanes& lanes) {
+  float sum = 0.0f;
+  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
 }
 
-/// One-dimensional transforms: out[i] for i < rows of the matrix from in[j], with the given element strides.
-/// input: B^T, n -> n. output: A^T, n -> m. filter: G, 3 -> n. output_t: A, m -> n. filter_t: G^T, n -> 3.
-template <int M>
-struct Transform;
+/// Planes of points lie this much further apart than they are large: caches hold few lines that are a power
+/// of two apart.
+constexpr std::int64_t kGap = 5 * kLanes;
 
-template <>
-struct Transform<2> {
-  static constexpr int m = 2, n = 4;
-  static void input(const Lanes* d, int s, Lanes* v, int t) {
-    v[0] = d[0] - d[2 * s];
-    v[t] = d[s] + d[2 * s];
-    v[2 * t] = d[2 * s] - d[s];
-    v[3 * t] = d[s] - d[3 * s];
+/// A matrix [rows of words][columns] for every point, in panels of kColumns columns that are dense each.
+struct Panels {
+  std::uint32_t* words;
+  float* units;  // [points, columns], of fixed point
+  std::int64_t rows, columns;
+
+  static std::int64_t size(std::int64_t rows, std::int64_t columns) {
+    return kPoints * (rows * columns + kGap + columns);
   }
-  static void output(const Lanes* p, int s, Lanes* y, int t) {
-    y[0] = p[0] + p[s] + p[2 * s];
-    y[t] = p[s] - p[2 * s] - p[3 * s];
+  Panels(void* memory, std::int64_t rows_, std::int64_t columns_)
+      : words(static_cast<std::uint32_t*>(memory)),
+        units(static_cast<float*>(memory) + kPoints * (rows_ * columns_ + kGap)),
+        rows(rows_),
+        columns(columns_) {}
+
+  std::int64_t count() const { return (columns + kColumns - 1) / kColumns; }
+  std::int64_t width(std::int64_t panel) const { return std::min(kColumns, columns - panel * kColumns); }
+  std::uint32_t* at(int point, std::int64_t panel) const {
+    return words + point * (rows * columns + kGap) + panel * kColumns * rows;
   }
-  static void filter(const Lanes* g, int s, Lanes* u, int t) {
-    const Lanes even = 0.5f * (g[0] + g[2 * s]), odd = 0.5f * g[s];
-    u[0] = g[0];
-    u[t] = even + odd;
-    u[2 * t] = even - odd;
-    u[3 * t] = g[2 * s];
-  }
-  static void output_t(const Lanes* y, int s, Lanes* p, int t) {
-    p[0] = y[0];
-    p[t] = y[0] + y[s];
-    p[2 * t] = y[0] - y[s];
-    p[3 * t] = -y[s];
-  }
-  static void filter_t(const Lanes* u, int s, Lanes* g, int t) {
-    const Lanes sum = 0.5f * (u[s] + u[2 * s]);
-    g[0] = u[0] + sum;
-    g[t] = 0.5f * (u[s] - u[2 * s]);
-    g[2 * t] = sum + u[3 * s];
-  }
+  float* units_at(int point, std::int64_t column) const { return units + point * columns + column; }
 };
 
-template <>
-struct Transform<4> {
-  static constexpr int m = 4, n = 6;
-  static constexpr float a = 0.70710678f, b = 1.41421356f;  // a^2 = 1/2, b^2 = 2
-  static void input(const Lanes* d, int s, Lanes* v, int t) {
-    const Lanes &d1 = d[s], &d2 = d[2 * s], &d3 = d[3 * s], &d4 = d[4 * s];
-    const Lanes even_a = d4 - 2.0f * d2, odd_a = a * (d3 - 2.0f * d1);
-    const Lanes even_b = d4 - 0.5f * d2, odd_b = b * (d3 - 0.5f * d1);
-    v[0] = d[0] - 2.5f * d2 + d4;
-    v[t] = even_a + odd_a;
-    v[2 * t] = even_a - odd_a;
-    v[3 * t] = even_b + odd_b;
-    v[4 * t] = even_b - odd_b;
-    v[5 * t] = d1 - 2.5f * d3 + d[5 * s];
-  }
-  static void output(const Lanes* p, int s, Lanes* y, int t) {
-    const Lanes sum_a = p[s] + p[2 * s], diff_a = a * (p[s] - p[2 * s]);
-    const Lanes sum_b = p[3 * s] + p[4 * s], diff_b = b * (p[3 * s] - p[4 * s]);
-    y[0] = p[0] + sum_a + sum_b;
-    y[t] = diff_a + diff_b;
-    y[2 * t] = 0.5f * sum_a + 2.0f * sum_b;
-    y[3 * t] = 0.5f * diff_a + 2.0f * diff_b + p[5 * s];
-  }
-  static void filter(const Lanes* g, int s, Lanes* u, int t) {
-    const Lanes even_a = (-2.0f / 3.0f) * (g[0] + 0.5f * g[2 * s]), odd_a = (-2.0f / 3.0f * a) * g[s];
-    const Lanes even_b = (1.0f / 6.0f) * (g[0] + 2.0f * g[2 * s]), odd_b = (1.0f / 6.0f * b) * g[s];
-    u[0] = g[0];
-    u[t] = even_a + odd_a;
-    u[2 * t] = even_a - odd_a;
-    u[3 * t] = even_b + odd_b;
-    u[4 * t] = even_b - odd_b;
-    u[5 * t] = g[2 * s];
-  }
-  static void output_t(const Lanes* y, int s, Lanes* p, int t) {
-    const Lanes &y1 = y[s], &y2 = y[2 * s], &y3 = y[3 * s];
-    const Lanes even_a = y[0] + 0.5f * y2, odd_a = a * (y1 + 0.5f * y3);
-    const Lanes even_b = y[0] + 2.0f * y2, odd_b = b * (y1 + 2.0f * y3);
-    p[0] = y[0];
-    p[t] = even_a + odd_a;
-    p[2 * t] = even_a - odd_a;
-    p[3 * t] = even_b + odd_b;
-    p[4 * t] = even_b - odd_b;
-    p[5 * t] = y3;
-  }
-  static void filter_t(const Lanes* u, int s, Lanes* g, int t) {
-    const Lanes sum_a = (-2.0f / 3.0f) * (u[s] + u[2 * s]), diff_a = (-2.0f / 3.0f * a) * (u[s] - u[2 * s]);
-    const Lanes sum_b = (1.0f / 6.0f) * (u[3 * s] + u[4 * s]),
-                diff_b = (1.0f / 6.0f * b) * (u[3 * s] - u[4 * s]);
-    g[0] = u[0] + sum_a + sum_b;
-    g[t] = diff_a + diff_b;
-    g[2 * t] = 0.5f * sum_a + 2.0f * sum_b + u[5 * s];
-  }
-};
+/// Memory of a number of words, or floats.
+std::size_t bytes(std::int64_t words) { return static_cast<std::size_t>(words) * sizeof(float); }
 
-using OneDimensional = void (*)(const Lanes*, int, Lanes*, int);
-
-/// Applies f along both axes: in [rows][rows] -> out [cols][cols].
-template <OneDimensional F, int In, int Out>
-void both_axes(const Lanes* in, Lanes* out) {
-  Lanes half[Out * In];
-  for (int j = 0; j < In; ++j) F(in + j, In, half + j, In);
-  for (int i = 0; i < Out; ++i) F(half + i * In, 1, out + i * Out, 1);
-}
-
-/// Rows of tiles [first, last) of all images, numbered through, and the images they lie in.
-struct TileRows {
+/// Tiles [first, last) of all images, numbered through.
+struct Tiles {
   std::int64_t first, last;
+  std::int64_t count() const { return last - first; }
 };
 
 /// A plane of images cut into tiles: `h` x `w` pixels with `channels` channels, of which tile (ty, tx) covers
-/// `size` x `size` pixels from (ty step - pad, tx step - pad); what lies outside the image is zero.
+/// `size` x `size` pixels from (4 ty - pad, 4 tx - pad); what lies outside the image is zero.
 struct Tiling {
-  std::int64_t h, w, channels, tiles_y, tiles_x, step, size, pad;
+  std::int64_t h, w, channels, tiles_y, tiles_x, pad;
+};
 
-  std::int64_t tiles(TileRows rows) const { return (rows.last - rows.first) * tiles_x; }
+/// Where the pixels of a tile of Size x Size lie in the images; those outside of them are left out.
+template <int Size>
+class Tile {
+ public:
+  Tile(const Tiling& t, std::int64_t number) {
+    const std::int64_t row = number / t.tiles_x, image = row / t.tiles_y;
+    const std::int64_t y0 = row % t.tiles_y * kOutputs - t.pad, x0 = number % t.tiles_x * kOutputs - t.pad;
+    for (int i = 0; i < Size; ++i)
+      for (int j = 0; j < Size; ++j) {
+        const std::int64_t y = y0 + i, x = x0 + j;
+        const bool inside = y >= 0 && y < t.h && x >= 0 && x < t.w;
+        at_[i * Size + j] = inside ? ((image * t.h + y) * t.w + x) * t.channels : -1;
+      }
+  }
 
-  /// Calls f(tile number in the chunk, image, y, x of the tile's corner) in parallel.
+  /// Sixteen channels, transformed by F to points.
+  template <OneDimensional F, class T>
+  [[gnu::always_inline]] void transform(const T* image, std::int64_t channel, Lanes* out) const {
+    Lanes in[Size * Size];
+#pragma GCC unroll 36
+    for (int i = 0; i < Size * Size; ++i) in[i] = at_[i] >= 0 ? load(image + at_[i] + channel) : Lanes{};
+    both_axes<F, Size, kSide>(in, out);
+  }
+
+  /// Calls f(pixel, number within the tile) for all inside.
   template <class F>
-  void for_each(TileRows rows, F&& f) const {
-#pragma omp parallel for collapse(2)
-    for (std::int64_t row = rows.first; row < rows.last; ++row)
-      for (std::int64_t tx = 0; tx < tiles_x; ++tx)
-        f((row - rows.first) * tiles_x + tx, row / tiles_y, (row % tiles_y) * step - pad, tx * step - pad);
+  [[gnu::always_inline]] void for_each(F&& f) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < Size * Size; ++i)
+      if (at_[i] >= 0) f(at_[i], i);
+  }
+
+ private:
+  std::int64_t at_[Size * Size];
+};
+
+/// Transformed tiles as rows of words: [points][tiles][words], and of fixed point their units.
+struct Rows {
+  std::uint32_t* words;
+  float* units;  // [points][tiles]
+  std::int64_t tiles, length, plane;
+
+  static std::int64_t plane_of(std::int64_t tiles, std::int64_t length) { return tiles * length + kGap; }
+  static std::int64_t size(std::int64_t tiles, std::int64_t length) {
+    return kPoints * (plane_of(tiles, length) + tiles);
+  }
+  Rows(void* memory, std::int64_t tiles_, std::int64_t length_)
+      : words(static_cast<std::uint32_t*>(memory)),
+        units(static_cast<float*>(memory) + kPoints * plane_of(tiles_, length_)),
+        tiles(tiles_),
+        length(length_),
+        plane(plane_of(tiles_, length_)) {}
+};
+
+/// Transforms tile `number` into row i. `row` holds [points][channels] for a while, points a gap apart.
+template <class T>
+void gather_row(const Tiling& t, std::int64_t number, const T* image, float* row, const Rows& out,
+                std::int64_t i) {
+  const Tile<kSide> tile(t, number);
+  const std::int64_t row_plane = t.channels + kGap;
+  std::uint32_t* const to = out.words + i * out.length;
+  Lanes values[kPoints], squares[kPoints] = {};
+  for (std::int64_t c = 0; c < t.channels; c += kLanes) {
+    tile.template transform<input>(image, c, values);
+    for (int p = 0; p < kPoints; ++p) {
+      if constexpr (kFixedPoint<T>) {
+        store(row + p * row_plane + c, values[p]);
+        squares[p] += values[p] * values[p];
+      } else {
+        store(to + p * out.plane + c, std::bit_cast<Words>(values[p]));
+      }
+    }
+  }
+  if constexpr (kFixedPoint<T>)
+    for (int p = 0; p < kPoints; ++p) {
+      const float inverse = find_unit(sum_of(squares[p]), out.units + p * out.tiles + i);
+      for (std::int64_t c = 0; c < t.channels; c += kLanes)
+        store(to + p * out.plane + c / 2, integers(inverse * load(row + p * row_plane + c)));
+    }
+}
+
+/// A panel of the matrix whose rows are tiles and whose columns are channels, transformed by F.
+template <OneDimensional F, int Size, class T>
+void gather_panel(const Tiling& t, Tiles range, const T* image, const Panels& out, std::int64_t panel) {
+  constexpr int kHalves = kColumns / kLanes;
+  const std::int64_t width = out.width(panel), halves = width / kLanes;
+  Lanes inverse[kHalves][kPoints], squares[kHalves][kPoints] = {}, even[kPoints], odd[kPoints];
+  const T* const channels = image + panel * kColumns;
+  if constexpr (kFixedPoint<T>) {
+    for (std::int64_t i = range.first; i < range.last; ++i) {
+      const Tile<Size> tile(t, i);
+      for (int h = 0; h < halves; ++h) {
+        tile.template transform<F>(channels, h * kLanes, even);
+        for (int p = 0; p < kPoints; ++p) squares[h][p] += even[p] * even[p];
+      }
+    }
+    for (int h = 0; h < halves; ++h)
+      for (int p = 0; p < kPoints; ++p)
+        inverse[h][p] = find_units(squares[h][p], out.units_at(p, panel * kColumns + h * kLanes));
+  }
+  for (std::int64_t k = 0; k < out.rows; ++k) {
+    const std::int64_t i = range.first + k * kPerWord<T>;
+    const bool alone = i + 1 == range.last;
+    const Tile<Size> one(t, i), other(t, alone ? i : i + 1);
+    for (int h = 0; h < halves; ++h) {
+      one.template transform<F>(channels, h * kLanes, even);
+      if constexpr (kFixedPoint<T>) {
+        other.template transform<F>(channels, h * kLanes, odd);
+        if (alone) std::fill_n(odd, kPoints, Lanes{});
+      }
+      for (int p = 0; p < kPoints; ++p) {
+        Words words = std::bit_cast<Words>(even[p]);
+        if constexpr (kFixedPoint<T>)
+          words = pair(nearest(inverse[h][p] * even[p]), nearest(inverse[h][p] * odd[p]));
+        store(out.at(p, panel) + k * width + h * kLanes, words);
+      }
+    }
+  }
+}
+
+/// Filters [rows][3][3] of sixteen columns: taps `tap` floats apart, rows `row` floats apart.
+struct Filters {
+  const float* taps;
+  std::int64_t rows, row, tap;
+  bool rotated;  // by half a turn
+
+  [[gnu::always_inline]] void transform(std::int64_t r, Lanes* out) const {
+    Lanes g[kTaps];
+    for (int i = 0; i < kTaps; ++i) g[i] = load(taps + r * row + (rotated ? kTaps - 1 - i : i) * tap);
+    both_axes<filter, 3, kSide>(g, out);
   }
 };
 
-/// tiles -> [points][tiles][channels], each tile transformed by F from Size x Size to Points x Points.
-template <OneDimensional F, int Size, int Points, class T>
-void gather(const Tiling& t, TileRows rows, const T* image, T* out) {
-  const std::int64_t plane = t.tiles(rows) * t.channels;
-  t.for_each(rows, [&](std::int64_t tile, std::int64_t n, std::int64_t y0, std::int64_t x0) {
-    for (std::int64_t c = 0; c < t.channels; c += kLanes) {
-      Lanes in[Size * Size], transformed[Points * Points];
-      for (int i = 0; i < Size; ++i)
-        for (int j = 0; j < Size; ++j) {
-          const std::int64_t y = y0 + i, x = x0 + j;
-          const bool inside = y >= 0 && y < t.h && x >= 0 && x < t.w;
-          in[i * Size + j] = inside ? load(image + ((n * t.h + y) * t.w + x) * t.channels + c) : Lanes{};
-        }
-      both_axes<F, Size, Points>(in, transformed);
-      T* to = out + tile * t.channels + c;
-      for (int p = 0; p < Points * Points; ++p) store(to + p * plane, transformed[p]);
+/// Transforms filters into the columns of `out` from `at` on, words along the rows.
+template <class T>
+void gather_filters(const Filters& filters, const Panels& out, std::int64_t at) {
+  const std::int64_t panel = at / kColumns, width = out.width(panel);
+  Lanes inverse[kPoints], squares[kPoints] = {}, even[kPoints], odd[kPoints];
+  if constexpr (kFixedPoint<T>) {
+    for (std::int64_t r = 0; r < filters.rows; ++r) {
+      filters.transform(r, even);
+      for (int p = 0; p < kPoints; ++p) squares[p] += even[p] * even[p];
     }
-  });
+    for (int p = 0; p < kPoints; ++p) inverse[p] = find_units(squares[p], out.units_at(p, at));
+  }
+  for (std::int64_t row = 0; row < out.rows; ++row) {
+    filters.transform(row * kPerWord<T>, even);
+    if constexpr (kFixedPoint<T>) filters.transform(2 * row + 1, odd);
+    for (int p = 0; p < kPoints; ++p) {
+      Words words = std::bit_cast<Words>(even[p]);
+      if constexpr (kFixedPoint<T>) words = pair(nearest(inverse[p] * even[p]), nearest(inverse[p] * odd[p]));
+      store(out.at(p, panel) + row * width + at % kColumns, words);
+    }
+  }
 }
 
-/// Weights [k][3][3][c] -> [points][k][c]; rotated by half a turn for the gradient in the input.
-template <class X, class T>
-void transform_weights(const ConvShape& s, const float* weights, bool rotate, T* out) {
-  constexpr int n = X::n;
-#pragma omp parallel for
-  for (std::int64_t k = 0; k < s.k; ++k)
-    for (std::int64_t c = 0; c < s.c; c += kLanes) {
-      Lanes g[9], u[n * n];
-      for (int i = 0; i < 9; ++i) g[i] = load(weights + (k * 9 + (rotate ? 8 - i : i)) * s.c + c);
-      both_axes<X::filter, 3, n>(g, u);
-      for (int p = 0; p < n * n; ++p) store(out + (p * s.k + k) * s.c + c, u[p]);
+/// Sixteen filters [3][3][c] side by side: [c][3][3][16].
+void interleave(const float* weights, std::int64_t c, float* out) {
+  for (int i = 0; i < kTaps; ++i)
+    for (std::int64_t first = 0; first < c; first += kLanes) {
+      Words block[kLanes];
+      for (int k = 0; k < kLanes; ++k)
+        block[k] = std::bit_cast<Words>(load(weights + (k * kTaps + i) * c + first));
+      transpose(block);
+      for (int j = 0; j < kLanes; ++j)
+        store(out + ((first + j) * kTaps + i) * kLanes, std::bit_cast<Lanes>(block[j]));
     }
 }
 
-/// The batch of matrix products of one chunk: c[p] = a[p] b[p] for every point p, all dense.
-Matmul products(ConstBuffer a, ConstBuffer b, Buffer c, std::int64_t points, std::int64_t m, std::int64_t n,
-                std::int64_t k, bool trans_a, bool trans_b) {
-  return {a, b,     {},    c,     points,  m,      n, k, trans_a ? m : k, trans_b ? k : n,
-          n, m * k, k * n, m * n, trans_a, trans_b};
-}
-
-/// Chunks of tile rows whose transformed tiles, in and out, take a few megabytes: they should stay in the
-/// cache.
-template <class F>
-void for_each_chunk(std::int64_t rows, std::int64_t bytes_per_row, F&& f) {
-  constexpr std::int64_t kBudget = std::int64_t{8} << 20;
-  const std::int64_t chunks = std::max<std::int64_t>(1, (rows * bytes_per_row + kBudget - 1) / kBudget);
-  const std::int64_t size = (rows + chunks - 1) / chunks;
-  for (std::int64_t first = 0; first < rows; first += size) f(TileRows{first, std::min(rows, first + size)});
+template <class T>
+void multiply(const TileProduct& product) {
+  kFixedPoint<T> ? multiply_integers(product) : multiply_floats(product);
 }
 
 /// Geometry of a convolution: how its input and output planes are cut.
-template <class X>
 struct Plan {
-  std::int64_t tiles_y, tiles_x, rows;
+  std::int64_t tiles_y, tiles_x, tiles;
   Tiling input, output;
 
   explicit Plan(const ConvShape& s)
-      : tiles_y((s.oh + X::m - 1) / X::m),
-        tiles_x((s.ow + X::m - 1) / X::m),
-        rows(s.n * tiles_y),
-        input{s.h, s.w, s.c, tiles_y, tiles_x, X::m, X::n, s.pad_begin},
-        output{s.oh, s.ow, s.k, tiles_y, tiles_x, X::m, X::m, 0} {}
+      : tiles_y((s.oh + kOutputs - 1) / kOutputs),
+        tiles_x((s.ow + kOutputs - 1) / kOutputs),
+        tiles(s.n * tiles_y * tiles_x),
+        input{s.h, s.w, s.c, tiles_y, tiles_x, s.pad_begin},
+        output{s.oh, s.ow, s.k, tiles_y, tiles_x, 0} {}
 
-  std::int64_t bytes_per_row(std::size_t in, std::size_t out) const {
-    const std::int64_t points = X::n * X::n;
-    return points * tiles_x *
-           (input.channels * static_cast<std::int64_t>(in) +
-            output.channels * static_cast<std::int64_t>(out));
+  /// Tiles that are transformed at a time: those of some megabytes, which stay in the last cache.
+  std::int64_t at_a_time(std::int64_t words_per_tile) const {
+    constexpr std::int64_t kBudget = std::int64_t{8} << 20;
+    const std::int64_t chunks =
+        (tiles * static_cast<std::int64_t>(bytes(words_per_tile)) + kBudget - 1) / kBudget;
+    return (tiles + chunks - 1) / std::max<std::int64_t>(1, chunks);
   }
 };
 
-/// Inverse-transforms products [points][tiles][k] of a chunk and hands every output pixel to `write`.
-template <class X, class Write>
-void scatter(const Tiling& t, TileRows rows, const float* products, Write&& write) {
-  constexpr int m = X::m, n = X::n;
-  const std::int64_t plane = t.tiles(rows) * t.channels;
-  t.for_each(rows, [&](std::int64_t tile, std::int64_t image, std::int64_t y0, std::int64_t x0) {
-    for (std::int64_t k = 0; k < t.channels; k += kLanes) {
-      Lanes in[n * n], out[m * m];
-      const float* from = products + tile * t.channels + k;
-      for (int p = 0; p < n * n; ++p) in[p] = load(from + p * plane);
-      both_axes<X::output, n, m>(in, out);
-      for (std::int64_t i = 0; i < std::min<std::int64_t>(m, t.h - y0); ++i)
-        for (std::int64_t j = 0; j < std::min<std::int64_t>(m, t.w - x0); ++j)
-          write(((image * t.h + y0 + i) * t.w + x0 + j) * t.channels + k, k, out[i * m + j]);
+/// Tiles whose products with one panel stay in a thread's cache.
+constexpr std::int64_t kGroup = 48;
+constexpr std::int64_t kGroupPlane = kGroup * kColumns + kGap;
+
+/// Inverse-transforms products [points][tiles][width] and hands every output to `write`; `channel` is the
+/// first of the width.
+template <class Write>
+void scatter(const Tiling& t, Tiles range, const float* products, std::int64_t width, std::int64_t channel,
+             Write&& write) {
+  for (std::int64_t i = 0; i < range.count(); ++i) {
+    const Tile<kOutputs> tile(t, range.first + i);
+    for (std::int64_t k = 0; k < width; k += kLanes) {
+      Lanes in[kPoints], out[kOutputs * kOutputs];
+      for (int p = 0; p < kPoints; ++p) in[p] = load(products + p * kGroupPlane + i * width + k);
+      both_axes<output, kSide, kOutputs>(in, out);
+      tile.for_each([&](std::int64_t pixel, int j) { write(pixel + channel + k, channel + k, out[j]); });
     }
-  });
+  }
 }
 
-/// Runs tiles of `image` against transformed weights: the body of both convolution and gradient in the input.
-/// Weights are [points][rows][cols] with rows the channels of the image, or its columns if trans_b.
-template <class X, class T, class Write>
-void filter_tiles(const Plan<X>& plan, Context& context, const T* image, ConstBuffer weights, bool trans_b,
+/// Tiles `range` of the rows against a panel of transformed filters.
+template <class T, class Write>
+void filter_group(const Tiling& output, Tiles range, const Rows& rows, std::int64_t row,
+                  const Panels& filters, std::int64_t panel, std::int64_t channel, float* products,
                   Write&& write) {
-  constexpr int points = X::n * X::n;
-  const std::int64_t c = plan.input.channels, k = plan.output.channels;
-  for_each_chunk(plan.rows, plan.bytes_per_row(sizeof(T), sizeof(float)), [&](TileRows rows) {
-    const std::int64_t tiles = plan.input.tiles(rows);
-    const Scratch in(context, static_cast<std::size_t>(points * tiles * c) * sizeof(T));
-    const Scratch out(context, static_cast<std::size_t>(points * tiles * k) * sizeof(float));
-    gather<X::input, X::n, X::n>(plan.input, rows, image, in.as<T>());
-    products({in.data(), dtype_of<T>()}, weights, {out.data(), DType::f32}, points, tiles, k, c, false,
-             trans_b)
-        .cpu(context);
-    scatter<X>(plan.output, rows, out.as<float>(), write);
-  });
+  const std::int64_t width = filters.width(panel);
+  for (int p = 0; p < kPoints; ++p)
+    multiply<T>({rows.words + p * rows.plane + row * rows.length, rows.length, 1, filters.at(p, panel),
+                 products + p * kGroupPlane, width,
+                 kFixedPoint<T> ? rows.units + p * rows.tiles + row : nullptr,
+                 kFixedPoint<T> ? filters.units_at(p, panel * kColumns) : nullptr, range.count(), rows.length,
+                 width});
+  scatter(output, range, products, width, channel, write);
 }
 
-template <class X, class T>
+/// Runs tiles of `image` against filters: the body of both convolution and gradient in the input. Each thread
+/// transforms the filters of its own output channels into its own cache, or all threads transform all filters
+/// first, where they would otherwise be idle or do so again.
+/// filters_at(first, buffer) are those of sixteen output channels, for which it may use `buffer`.
+template <class T, class FiltersAt, class Write>
+void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&& filters_at, Write&& write) {
+  const std::int64_t c = plan.input.channels, k = plan.output.channels, length = c / kPerWord<T>;
+  const std::int64_t size = plan.at_a_time(kPoints * length), threads = omp_get_max_threads();
+  const std::int64_t panels = (k + kColumns - 1) / kColumns;
+  const bool shared = size < plan.tiles || panels < threads;
+  const std::int64_t columns = shared ? k : std::min(k, kColumns),
+                     row = std::max(kPoints * (c + kGap), kTaps * kLanes * c);
+  const std::int64_t filters_size = Panels::size(length, columns), own_size = row + kPoints * kGroupPlane;
+  const Scratch filters_memory(context, bytes(filters_size * (shared ? 1 : threads)));
+  const Scratch own_memory(context, bytes(own_size * threads)),
+      rows_memory(context, bytes(Rows::size(size, length)));
+#pragma omp parallel
+  {
+    const std::int64_t me = omp_get_thread_num();
+    float* const filters_at_hand = filters_memory.as<float>() + (shared ? 0 : me * filters_size);
+    float *const own = own_memory.as<float>() + me * own_size, *const products = own + row;
+    if (shared) {
+      const Panels filters(filters_at_hand, length, k);
+#pragma omp for schedule(static)
+      for (std::int64_t i = 0; i < k; i += kLanes) gather_filters<T>(filters_at(i, own), filters, i);
+    }
+    for (std::int64_t first = 0; first < plan.tiles; first += size) {
+      const Tiles chunk{first, std::min(plan.tiles, first + size)};
+      const Rows rows(rows_memory.data(), chunk.count(), length);
+#pragma omp for schedule(static)
+      for (std::int64_t i = 0; i < chunk.count(); ++i) gather_row(plan.input, first + i, image, own, rows, i);
+      const std::int64_t groups = (chunk.count() + kGroup - 1) / kGroup, parts = shared ? groups : 1;
+#pragma omp for collapse(2) schedule(static)
+      for (std::int64_t panel = 0; panel < panels; ++panel)
+        for (std::int64_t part = 0; part < parts; ++part) {
+          const std::int64_t channel = panel * kColumns;
+          const Panels filters(filters_at_hand, length, shared ? k : std::min(kColumns, k - channel));
+          if (!shared)
+            for (std::int64_t i = 0; i < filters.columns; i += kLanes)
+              gather_filters<T>(filters_at(channel + i, own), filters, i);
+          for (std::int64_t g = part; g < groups; g += parts) {
+            const Tiles range{first + g * kGroup, std::min(chunk.last, first + (g + 1) * kGroup)};
+            filter_group<T>(plan.output, range, rows, g * kGroup, filters, shared ? panel : 0, channel,
+                            products, write);
+          }
+        }
+    }
+  }
+}
+
+template <class T>
 void forward(const Conv2d& op, Context& context) {
-  constexpr int points = X::n * X::n;
   const ConvShape& s = op.shape;
-  // Transformed weights are four times as large as the weights: cheaper to make again than to keep.
-  const Scratch weights(context, static_cast<std::size_t>(points * s.k * s.c) * sizeof(T));
-  transform_weights<X>(s, op.weight.as<float>(), false, weights.as<T>());
+  const auto filters_at = [&](std::int64_t first, float* buffer) {
+    interleave(op.weight.as<float>() + first * kTaps * s.c, s.c, buffer);
+    return Filters{buffer, s.c, kTaps * kLanes, kLanes, false};
+  };
   const auto scale = static_cast<float>(op.scale);
   const float* bias = op.bias.as<float>();
   const auto write = [&]<class U>(U* y) {
     const U* residual = op.residual.as<U>();
-    filter_tiles<X>(Plan<X>(s), context, op.x.as<T>(), {weights.data(), dtype_of<T>()}, true,
-                    [=](std::int64_t i, std::int64_t k, Lanes sum) {
-                      if (bias) sum += load(bias + k);
-                      if (residual) sum += load(residual + i);
-                      store(y + i, scale * sum);
-                    });
+    filter_tiles(Plan(s), context, op.x.as<T>(), filters_at, [=](std::int64_t i, std::int64_t k, Lanes sum) {
+      if (bias) sum += load(bias + k);
+      if (residual) sum += load(residual + i);
+      store(y + i, scale * sum);
+    });
   };
   if (op.y.dtype == DType::bf16)
     write(op.y.as<bfloat16>());
@@ -300,68 +395,91 @@ void forward(const Conv2d& op, Context& context) {
     write(op.y.as<float>());
 }
 
-template <class X, class T>
+template <class T>
 void grad_input(const Conv2dGradInput& op, Context& context) {
-  constexpr int points = X::n * X::n;
   const ConvShape& s = op.shape;
   // The gradient is a convolution of dy with the rotated filter, channels exchanged.
   const ConvShape back{s.n, s.oh, s.ow, s.k, s.c, 3, 3, s.h, s.w, 1, 2 - s.pad_begin, 2 - s.pad_end};
-  const Scratch weights(context, static_cast<std::size_t>(points * s.k * s.c) * sizeof(T));
-  transform_weights<X>(s, op.weight.as<float>(), true, weights.as<T>());
+  const auto filters_at = [&](std::int64_t first, float*) {
+    return Filters{op.weight.as<float>() + first, s.k, kTaps * s.c, s.c, true};
+  };
   T* dx = op.dx.as<T>();
   const auto scale = static_cast<float>(op.scale);
-  filter_tiles<X>(Plan<X>(back), context, op.dy.as<T>(), {weights.data(), dtype_of<T>()}, false,
-                  [=](std::int64_t i, std::int64_t, const Lanes& sum) { store(dx + i, scale * sum); });
+  filter_tiles(Plan(back), context, op.dy.as<T>(), filters_at,
+               [=](std::int64_t i, std::int64_t, const Lanes& sum) { store(dx + i, scale * sum); });
 }
 
-template <class X, class T>
-void grad_weight(const Conv2dGradWeight& op, Context& context) {
-  constexpr int n = X::n, points = n * n;
-  const ConvShape& s = op.shape;
-  const Plan<X> plan(s);
-  const Scratch sums(context, static_cast<std::size_t>(points * s.k * s.c) * sizeof(float));
-  const auto scale = static_cast<float>(op.scale);
-  bool first = true;
-  for_each_chunk(plan.rows, plan.bytes_per_row(sizeof(T), sizeof(T)), [&](TileRows rows) {
-    const std::int64_t tiles = plan.input.tiles(rows);
-    const Scratch x(context, static_cast<std::size_t>(points * tiles * s.c) * sizeof(T));
-    const Scratch dy(context, static_cast<std::size_t>(points * tiles * s.k) * sizeof(T));
-    gather<X::input, n, n>(plan.input, rows, op.x.as<T>(), x.as<T>());
-    gather<X::output_t, X::m, n>(plan.output, rows, op.dy.as<T>(), dy.as<T>());
-    Matmul matmul = products({dy.data(), dtype_of<T>()}, {x.data(), dtype_of<T>()}, {sums.data(), DType::f32},
-                             points, s.k, s.c, tiles, true, false);
-    matmul.accumulate = !std::exchange(first, false);
-    matmul.cpu(context);
-  });
-#pragma omp parallel for
-  for (std::int64_t k = 0; k < s.k; ++k)
-    for (std::int64_t c = 0; c < s.c; c += kLanes) {
-      Lanes u[points], g[9];
-      for (int p = 0; p < points; ++p) u[p] = load(sums.as<float>() + (p * s.k + k) * s.c + c);
-      both_axes<X::filter_t, n, 3>(u, g);
-      for (int i = 0; i < 9; ++i) store(op.dweight.as<float>() + (k * 9 + i) * s.c + c, scale * g[i]);
-    }
-  if (op.dbias) {
-    const std::int64_t pixels = s.n * s.oh * s.ow;
-    const T* dy = op.dy.as<T>();
-#pragma omp parallel for
-    for (std::int64_t k = 0; k < s.k; k += kLanes) {
-      double total[kLanes] = {};
-      for (std::int64_t begin = 0; begin < pixels; begin += 256) {
-        Lanes sum{};
-        for (std::int64_t i = begin; i < std::min(pixels, begin + 256); ++i) sum += load(dy + i * s.k + k);
-        for (int j = 0; j < kLanes; ++j) total[j] += sum[j];
+constexpr std::int64_t kSumsPlane = kColumns * kColumns + kGap;
+
+/// Inverse-transforms products [points][k of a panel][c of a panel] into the weights they are the gradient
+/// of.
+void scatter_filters(const ConvShape& s, const float* products, std::int64_t k0, std::int64_t ks,
+                     std::int64_t c0, std::int64_t cs, float scale, bool add, float* dweight) {
+  for (std::int64_t k = 0; k < ks; ++k)
+    for (std::int64_t c = 0; c < cs; c += kLanes) {
+      Lanes u[kPoints], g[kTaps];
+      for (int p = 0; p < kPoints; ++p) u[p] = load(products + p * kSumsPlane + k * cs + c);
+      both_axes<filter_t, kSide, 3>(u, g);
+      for (int i = 0; i < kTaps; ++i) {
+        float* to = dweight + ((k0 + k) * kTaps + i) * s.c + c0 + c;
+        store(to, add ? load(to) + scale * g[i] : scale * g[i]);
       }
-      for (int j = 0; j < kLanes; ++j) op.dbias.as<float>()[k + j] = static_cast<float>(op.scale * total[j]);
     }
+}
+
+/// The gradient of the bias: sums over pixels.
+template <class T>
+void sum_pixels(const Conv2dGradWeight& op) {
+  const ConvShape& s = op.shape;
+  const std::int64_t pixels = s.n * s.oh * s.ow;
+  const T* dy = op.dy.as<T>();
+#pragma omp parallel for
+  for (std::int64_t k = 0; k < s.k; k += kLanes) {
+    double total[kLanes] = {};
+    for (std::int64_t begin = 0; begin < pixels; begin += 256) {
+      Lanes sum{};
+      for (std::int64_t i = begin; i < std::min(pixels, begin + 256); ++i) sum += load(dy + i * s.k + k);
+      for (int j = 0; j < kLanes; ++j) total[j] += sum[j];
+    }
+    for (int j = 0; j < kLanes; ++j) op.dbias.as<float>()[k + j] = static_cast<float>(op.scale * total[j]);
   }
 }
 
-/// Calls body.template operator()<Transform, T>() with the tile size of an element type.
-template <class Body>
-void dispatch(DType dtype, Body&& body) {
-  if (dtype == DType::bf16) return body.template operator()<Transform<2>, bfloat16>();
-  body.template operator()<Transform<4>, float>();
+template <class T>
+void grad_weight(const Conv2dGradWeight& op, Context& context) {
+  const ConvShape& s = op.shape;
+  const Plan plan(s);
+  const std::int64_t size = plan.at_a_time(kPoints * (s.c + s.k) / kPerWord<T>);
+  const auto words = [](std::int64_t tiles) { return (tiles + kPerWord<T> - 1) / kPerWord<T>; };
+  constexpr std::int64_t kShare = kPoints * kSumsPlane;
+  const Scratch x_memory(context, bytes(Panels::size(words(size), s.c)));
+  const Scratch dy_memory(context, bytes(Panels::size(words(size), s.k)));
+  const Scratch products(context, bytes(omp_get_max_threads() * kShare));
+  const auto scale = static_cast<float>(op.scale);
+#pragma omp parallel
+  for (std::int64_t first = 0; first < plan.tiles; first += size) {
+    const Tiles range{first, std::min(plan.tiles, first + size)};
+    const Panels x(x_memory.data(), words(range.count()), s.c), dy(dy_memory.data(), x.rows, s.k);
+#pragma omp for schedule(static, 1)
+    for (std::int64_t i = 0; i < x.count() + dy.count(); ++i)  // those of x take longer
+      if (i < x.count())
+        gather_panel<input, kSide>(plan.input, range, op.x.as<T>(), x, i);
+      else
+        gather_panel<output_t, kOutputs>(plan.output, range, op.dy.as<T>(), dy, i - x.count());
+    float* const sums = products.as<float>() + omp_get_thread_num() * kShare;
+#pragma omp for collapse(2) schedule(static)
+    for (std::int64_t k = 0; k < dy.count(); ++k)
+      for (std::int64_t c = 0; c < x.count(); ++c) {
+        const std::int64_t ks = dy.width(k), cs = x.width(c);
+        for (int p = 0; p < kPoints; ++p)
+          multiply<T>({dy.at(p, k), 1, ks, x.at(p, c), sums + p * kSumsPlane, cs,
+                       kFixedPoint<T> ? dy.units_at(p, k * kColumns) : nullptr,
+                       kFixedPoint<T> ? x.units_at(p, c * kColumns) : nullptr, ks, x.rows, cs});
+        scatter_filters(s, sums, k * kColumns, ks, c * kColumns, cs, scale, first > 0,
+                        op.dweight.as<float>());
+      }
+  }
+  if (op.dbias) sum_pixels<T>(op);
 }
 
 }  // namespace
@@ -371,29 +489,29 @@ bool suits(const ConvShape& s, DType dtype) {
       s.pad_begin > 2 || s.pad_end > 2)
     return false;
   const bool half = dtype == DType::bf16;
-  const double m = half ? 2 : 4, points = half ? 16 : 36, size = half ? 2 : 4;
-  const double tiles = static_cast<double>(s.n) * std::ceil(static_cast<double>(s.oh) / m) *
-                       std::ceil(static_cast<double>(s.ow) / m);
+  if (!(half ? integers_are_fast() : floats_are_fast())) return false;
+  const double tiles = static_cast<double>(s.n) * std::ceil(static_cast<double>(s.oh) / kOutputs) *
+                       std::ceil(static_cast<double>(s.ow) / kOutputs);
   const double weights = static_cast<double>(s.c) * static_cast<double>(s.k);
-  const double pixels = static_cast<double>(s.n * s.oh * s.ow);
+  const double pixels = static_cast<double>(s.n * s.oh * s.ow), size = half ? 2 : 4;
   // Multiplications, and bytes that the transforms move at what that many multiplications cost on usual CPUs.
   const double per_byte = half ? 6 : 3;
   const double direct = pixels * 9 * weights;
-  const double weight_bytes = weights * points * size * 2.0;
-  const double tile_bytes = tiles * points * static_cast<double>(s.c * 2 * (half ? 2 : 4) + s.k * 2 * 4);
-  return tiles * points * weights + per_byte * (weight_bytes + 0.5 * tile_bytes) < 0.9 * direct;
+  const double weight_bytes = weights * kPoints * size * 2.0;
+  const double tile_bytes = tiles * kPoints * static_cast<double>(s.c * 2 * (half ? 2 : 4) + s.k * 2 * 4);
+  return tiles * kPoints * weights + per_byte * (weight_bytes + 0.5 * tile_bytes) < 0.9 * direct;
 }
 
 void convolve(const Conv2d& op, Context& context) {
-  dispatch(op.x.dtype, [&]<class X, class T>() { forward<X, T>(op, context); });
+  op.x.dtype == DType::bf16 ? forward<bfloat16>(op, context) : forward<float>(op, context);
 }
 
 void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
-  dispatch(op.dy.dtype, [&]<class X, class T>() { grad_input<X, T>(op, context); });
+  op.dy.dtype == DType::bf16 ? grad_input<bfloat16>(op, context) : grad_input<float>(op, context);
 }
 
 void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
-  dispatch(op.x.dtype, [&]<class X, class T>() { grad_weight<X, T>(op, context); });
+  op.x.dtype == DType::bf16 ? grad_weight<bfloat16>(op, context) : grad_weight<float>(op, context);
 }
 
 }  // namespace sgm::winograd

@@ -1,0 +1,35 @@
+#pragma once
+// The matrix product inside Winograd's algorithm: small enough for one thread's caches, of words that its
+// transforms write in the order in which it reads them.
+
+#include <cstdint>
+
+namespace sgm {
+
+/// c(m, n) = row_unit[m] column_unit[n] sum over k of a(m, k) . b(k, n).
+/// a and b hold words of 32 bits: of a float, or of two 16-bit integers, the inner product of which counts
+/// and whose sums must stay below 2^31. Floats have no units.
+struct TileProduct {
+  static constexpr int kColumns = 32;  // of a panel, at most
+
+  const std::uint32_t* a;  // [rows, words], rows a_row words apart and words a_word
+  std::int64_t a_row, a_word;
+  const std::uint32_t* b;  // [words, columns], dense: one panel
+  float* c;                // [rows, columns], rows c_row apart
+  std::int64_t c_row;
+  const float *row_unit, *column_unit;
+  std::int64_t rows, words, columns;  // columns: 16 or 32
+};
+
+void multiply_floats(const TileProduct& product);
+void multiply_integers(const TileProduct& product);
+
+/// The same on processors without AVX-512 and its products of integers.
+void multiply_floats_plainly(const TileProduct& product);
+void multiply_integers_plainly(const TileProduct& product);
+
+/// Whether this processor multiplies them faster than by one number at a time.
+bool floats_are_fast();
+bool integers_are_fast();
+
+}  // namespace sgm
