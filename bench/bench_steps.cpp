@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/timing.h"
+#include "core/spin_briefly.h"
 #include "sgm/core/captured_step.h"
 #include "sgm/core/error.h"
 #include "sgm/core/precision.h"
@@ -173,6 +174,7 @@ int run(int argc, char** argv) {
 }  // namespace sgm::bench
 
 int main(int argc, char** argv) {
+  sgm::spin_briefly(argv);
   try {
     return sgm::bench::run(argc, argv);
   } catch (const std::exception& error) {

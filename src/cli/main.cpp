@@ -1,7 +1,5 @@
 // sgm: trains and samples score-based generative models.
 
-#include <unistd.h>
-
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -10,6 +8,7 @@
 #include <string_view>
 
 #include "cli/commands.h"
+#include "core/spin_briefly.h"
 #include "sgm/core/error.h"
 #include "sgm/io/printable.h"
 #include "sgm/tensor/math.h"
@@ -110,21 +109,12 @@ int flushed(int code) {
                     : report("standard output cannot be written; free some space or redirect it elsewhere");
 }
 
-/// Waiting OpenMP threads spin, by default for about ten milliseconds: on a busy machine that starves the
-/// thread they wait for, and a run takes many times as long. The library reads its settings when it is
-/// loaded, hence the second start. Settings of the user's own are left alone.
-void spin_briefly(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
-  setenv("GOMP_SPINCOUNT", "10000", 0);
-  execv("/proc/self/exe", argv);  // returns only on failure: then threads spin as they always did
-}
-
 }  // namespace
 }  // namespace sgm::cli
 
 int main(int argc, char** argv) {
   using namespace sgm::cli;
-  spin_briefly(argv);
+  sgm::spin_briefly(argv);
   // A file above the shell's limit is then an error of the write, which leaves no half-written file behind.
   std::signal(SIGXFSZ, SIG_IGN);
   try {

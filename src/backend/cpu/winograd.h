@@ -8,9 +8,9 @@
 // interpolates at 0, +-1/sqrt 2, +-sqrt 2 and infinity: its f32 error is 1.6 times that of the direct sum,
 // where the usual points 0, +-1, +-2 give 3.4 times.
 //
-// The transforms multiply rounding errors by five, of which bf16 has none to spare. Beside bf16 the transformed
-// numbers are therefore integers of 16 bits in units of their row, whose products processors add up as fast as
-// those of bf16: exactly, and so with errors below those of rounding the weights to bf16.
+// The transforms multiply rounding errors by five, of which bf16 has none to spare. Beside bf16 the
+// transformed numbers are therefore integers of 16 bits in units of their row, whose products processors add
+// up as fast as those of bf16: exactly, and so with errors below those of rounding the weights to bf16.
 
 #include "kernels/conv.h"
 
