@@ -45,17 +45,27 @@ template <bool Integers, int R, int V>
   __m512i sums[R][V];
   for (int m = 0; m < R; ++m)
     for (int v = 0; v < V; ++v) sums[m][v] = _mm512_setzero_si512();
-  for (std::int64_t k = 0; k < p.words; ++k, a += p.a_word, b += 16 * V) {
-    __m512i columns[V];
-    for (int v = 0; v < V; ++v) columns[v] = _mm512_loadu_si512(b + 16 * v);
-    for (int m = 0; m < R; ++m) {
-      const __m512i row = _mm512_set1_epi32(static_cast<int>(a[m * p.a_row]));
-      for (int v = 0; v < V; ++v)
-        if constexpr (Integers)
-          sums[m][v] = _mm512_dpwssd_epi32(sums[m][v], row, columns[v]);
-        else
-          sums[m][v] = _mm512_castps_si512(_mm512_fmadd_ps(
-              _mm512_castsi512_ps(row), _mm512_castsi512_ps(columns[v]), _mm512_castsi512_ps(sums[m][v])));
+  constexpr std::int64_t kLine = 16;  // words
+  for (std::int64_t begin = 0; begin < p.words; begin += kLine) {
+    if (p.a_next)
+      for (int m = 0; m < R; ++m)
+        _mm_prefetch(reinterpret_cast<const char*>(a + m * p.a_row + p.a_next), _MM_HINT_T1);
+    const std::int64_t end = std::min(p.words, begin + kLine);
+    for (std::int64_t k = begin; k < end; ++k, a += p.a_word, b += 16 * V) {
+      __m512i columns[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) columns[v] = _mm512_loadu_si512(b + 16 * v);
+#pragma GCC unroll 12
+      for (int m = 0; m < R; ++m) {
+        const __m512i row = _mm512_set1_epi32(static_cast<int>(a[m * p.a_row]));
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v)
+          if constexpr (Integers)
+            sums[m][v] = _mm512_dpwssd_epi32(sums[m][v], row, columns[v]);
+          else
+            sums[m][v] = _mm512_castps_si512(_mm512_fmadd_ps(
+                _mm512_castsi512_ps(row), _mm512_castsi512_ps(columns[v]), _mm512_castsi512_ps(sums[m][v])));
+      }
     }
   }
   for (int m = 0; m < R; ++m)

@@ -19,6 +19,7 @@ struct TileProduct {
   std::int64_t c_row;
   const float *row_unit, *column_unit;
   std::int64_t rows, words, columns;  // columns: 16 or 32
+  std::int64_t a_next = 0;  // words from a to the rows of the next product, which are fetched meanwhile
 };
 
 void multiply_floats(const TileProduct& product);

@@ -318,7 +318,7 @@ void filter_group(const Tiling& output, Tiles range, const Rows& rows, std::int6
                  products + p * kGroupPlane, width,
                  kFixedPoint<T> ? rows.units + p * rows.tiles + row : nullptr,
                  kFixedPoint<T> ? filters.units_at(p, panel * kColumns) : nullptr, range.count(), rows.length,
-                 width});
+                 width, p + 1 < kPoints ? rows.plane : 0});
   scatter(output, range, products, width, channel, write);
 }
 
