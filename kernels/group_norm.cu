@@ -9,7 +9,7 @@ template <class T>
 struct ForwardArgs {
   const T *x, *x2;
   const float *shift, *gamma, *beta;
-  T* y;
+  T *y, *joined;
   float *mean, *rstd;
   std::int64_t shift_ld;
   float eps;
@@ -31,6 +31,7 @@ __device__ inline void write_normalised(const ForwardArgs<T>& a, const NormTilin
   const NormActivation<T, kSwish> activation{a.activation};
   const NormDropout dropout = a.dropout.resolved();
   T* const y = at.in(t, a.y);
+  T* const joined = a.joined ? at.in(t, a.joined) : nullptr;
 #pragma unroll 1
   for (int first = at.line; first < at.rows; first += kInFlight * at.lines) {
     NormPack<T, P> packs[kInFlight];
@@ -41,6 +42,7 @@ __device__ inline void write_normalised(const ForwardArgs<T>& a, const NormTilin
     for (int i = 0; i < kInFlight; ++i) {
       const int row = first + i * at.lines;
       if (row >= at.rows) continue;
+      if (joined) copy_pack<P>(joined + std::int64_t{row} * t.c, packs[i]);
       float v[P];
       unpack<P, T>(packs[i], v);
       for (int j = 0; j < P; ++j) v[j] = activation.value(fmaf(scale[j], v[j], offset[j]));
@@ -94,12 +96,10 @@ __device__ inline void sum_held(const NormPlace<P>& at, const NormPack<T, P>* he
   }
 }
 
-/// A block holds its share of a sample, so that it is read once.
-template <class T, int P, bool kSwish>
-__global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
-    group_norm_on_chip_kernel(ForwardArgs<T> a, NormTiling t) {
-  const NormPlace<P> at(t);
-  NormPack<T, P>* const held = dynamic_shared<NormPack<T, P>>();
+/// Takes the block's share of a sample into its memory, and finds scale and offset of the thread's channels.
+template <class T, int P>
+__device__ inline void hold_and_measure(const ForwardArgs<T>& a, const NormTiling& t, const NormPlace<P>& at,
+                                        NormPack<T, P>* held, float (&scale)[P], float (&offset)[P]) {
   Channels of(t, t.held_bytes(sizeof(T)));
   of.load(a, at.sample, at.begin, at.width);
   int ld;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
 
   const float pixels = static_cast<float>(t.hw), count = pixels * static_cast<float>(t.per_group);
   const std::int64_t statistics = at.sample * t.groups + at.begin / t.per_group;
-  float sums[P], scale[P], offset[P];
+  float sums[P];
   sum_held<P, T>(at, held, sums, [](float& sum, float x_value, int) { sum += x_value; });
   sum_lines(sums, at.columns, of.buffer,
             [&](int channel, float total) { of.totals[channel] = fmaf(pixels, of.shift[channel], total); });
@@ -134,7 +134,94 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
   __syncthreads();
   at.take(of.gamma, scale);
   at.take(of.beta, offset);
+}
+
+/// A block holds its share of a sample, so that it is read once.
+template <class T, int P, bool kSwish>
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
+    group_norm_on_chip_kernel(ForwardArgs<T> a, NormTiling t) {
+  const NormPlace<P> at(t);
+  NormPack<T, P>* const held = dynamic_shared<NormPack<T, P>>();
+  float scale[P], offset[P];
+  hold_and_measure(a, t, at, held, scale, offset);
   write_normalised<kSwish, 1>(a, t, at, scale, offset, [&](int row) { return held[at.slot(row)]; });
+}
+
+/// Resampling of images that blocks hold, as UpFirDn says.
+struct HeldResampling {
+  int h, w, oh, ow, up, down, pad0, num_taps;
+  float row_taps[UpFirDn::kMaxTaps], col_taps[UpFirDn::kMaxTaps];
+
+  explicit HeldResampling(const UpFirDn& op)
+      : h(static_cast<int>(op.h)),
+        w(static_cast<int>(op.w)),
+        oh(static_cast<int>(op.oh)),
+        ow(static_cast<int>(op.ow)),
+        up(op.up),
+        down(op.down),
+        pad0(op.pad0),
+        num_taps(op.num_taps) {
+    for (int j = 0; j < num_taps; ++j) {
+      row_taps[j] = static_cast<float>(op.scale * op.taps[j]);
+      col_taps[j] = static_cast<float>(op.taps[j]);
+    }
+  }
+  /// The first tap of a window from `position` of an axis with zeros inserted that reads a sample; each
+  /// up-th after it reads the next.
+  __device__ int first_tap(int position) const {
+    const int past = position % up;
+    return past > 0 ? up - past : -past;
+  }
+};
+
+/// Writes the thread's share of what becomes of `held`, which all threads read: y is that of the sample.
+template <int P, class T>
+__device__ inline void resample_held(const NormPlace<P>& at, const HeldResampling& r,
+                                     const NormPack<T, P>* held, T* y, int ld) {
+  const int line = static_cast<int>(threadIdx.x) / at.columns;
+  if (line >= at.lines) return;
+  for (int o = line; o < r.oh * r.ow; o += at.lines) {
+    const int top = o / r.ow * r.down - r.pad0, left = o % r.ow * r.down - r.pad0;
+    const int first_i = r.first_tap(top), first_j = r.first_tap(left);
+    int row = (top + first_i) / r.up;
+    float sum[P] = {};
+    for (int i = first_i; i < r.num_taps; i += r.up, ++row) {
+      if (row < 0 || row >= r.h || r.row_taps[i] == 0.0f) continue;
+      int col = (left + first_j) / r.up;
+      float row_sum[P] = {};
+      for (int j = first_j; j < r.num_taps; j += r.up, ++col) {
+        if (col < 0 || col >= r.w || r.col_taps[j] == 0.0f) continue;
+        float v[P];
+        unpack<P, T>(held[at.slot(row * r.w + col)], v);
+        for (int k = 0; k < P; ++k) row_sum[k] = fmaf(r.col_taps[j], v[k], row_sum[k]);
+      }
+      for (int k = 0; k < P; ++k) sum[k] = fmaf(r.row_taps[i], row_sum[k], sum[k]);
+    }
+    write_pack(y + std::int64_t{o} * ld, sum);
+  }
+}
+
+/// The same with resampling: first of x, then of what the norm makes of it in the same place.
+template <class T, int P, bool kSwish>
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, 3)
+    group_norm_resample_kernel(ForwardArgs<T> a, T* input, const HeldResampling r, NormTiling t) {
+  const NormPlace<P> at(t);
+  NormPack<T, P>* const held = dynamic_shared<NormPack<T, P>>();
+  float scale[P], offset[P];
+  hold_and_measure(a, t, at, held, scale, offset);
+  const std::int64_t begin = at.sample * r.oh * r.ow * t.c + at.begin + at.channel;
+  resample_held<P>(at, r, held, input + begin, t.c);
+  __syncthreads();
+  const NormActivation<T, kSwish> activation{a.activation};
+#pragma unroll 1
+  for (int row = at.line; row < at.rows; row += at.lines) {
+    float v[P];
+    unpack<P, T>(held[at.slot(row)], v);
+    for (int j = 0; j < P; ++j) v[j] = activation.value(fmaf(scale[j], v[j], offset[j]));
+    held[at.slot(row)] = pack_of<T>(v);
+  }
+  __syncthreads();
+  resample_held<P>(at, r, held, a.y + begin, t.c);
 }
 
 /// Mean and rstd of a slice's groups from the sums of its chunks.
@@ -230,50 +317,105 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads, 3)
                               [&](int row) { return read_pack<P>(x + std::int64_t{row} * ld); });
 }
 
+template <class T>
+ForwardArgs<T> args_of(const GroupNorm& op, float* chunks, std::size_t partials, unsigned* counters) {
+  return {op.x.as<T>(),
+          op.x2.as<T>(),
+          op.shift.as<float>(),
+          op.gamma.as<float>(),
+          op.beta.as<float>(),
+          op.y.as<T>(),
+          op.joined.as<T>(),
+          op.mean.as<float>(),
+          op.rstd.as<float>(),
+          op.shift_ld,
+          static_cast<float>(op.eps),
+          op.activation,
+          NormDropout(op.dropout),
+          chunks,
+          chunks + partials,
+          counters};
+}
+
+template <class T, int P>
+NormTiling tiling_of(const GroupNorm& op, CudaContext& device) {
+  return norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 1, sizeof(T), P, device.part<OnChipMemory>());
+}
+
 template <class T, int P, bool kSwish>
 void forward(Context& context, const GroupNorm& op) {
   CudaContext& device = cuda(context);
-  const NormTiling t =
-      norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 1, sizeof(T), P, device.part<OnChipMemory>());
+  const NormTiling t = tiling_of<T, P>(op, device);
   const std::size_t partials = t.on_chip() ? 0 : static_cast<std::size_t>(op.n * t.chunks * op.c);
   const Scratch chunks(context, 2 * partials * sizeof(float));
-  const ForwardArgs<T> args{op.x.as<T>(),
-                            op.x2.as<T>(),
-                            op.shift.as<float>(),
-                            op.gamma.as<float>(),
-                            op.beta.as<float>(),
-                            op.y.as<T>(),
-                            op.mean.as<float>(),
-                            op.rstd.as<float>(),
-                            op.shift_ld,
-                            static_cast<float>(op.eps),
-                            op.activation,
-                            NormDropout(op.dropout),
-                            chunks.as<float>(),
-                            chunks.as<float>() + partials,
-                            t.on_chip() ? nullptr : device.part<Arrivals>().counters()};
+  const auto args = args_of<T>(op, chunks.as<float>(), partials,
+                               t.on_chip() ? nullptr : device.part<Arrivals>().counters());
   const auto threads = static_cast<unsigned>(t.threads);
   const std::int64_t tensor = t.elements() * static_cast<std::int64_t>(sizeof(T)),
+                     outputs = op.joined ? 2 * tensor : tensor,
                      vectors = bytes_of(op.shift, op.n * op.c) + bytes_of(op.gamma, 2 * op.c),
                      statistics = bytes_of(op.mean, 2 * op.n * op.groups);
   const std::size_t shared = t.shared_bytes(1, sizeof(T), Channels::kArrays, P);
   if (t.on_chip())
-    return launch(device, {"group_norm", t.blocks(), threads, 2 * tensor + vectors + statistics, shared},
+    return launch(device,
+                  {"group_norm", t.blocks(), threads, tensor + outputs + vectors + statistics, shared},
                   group_norm_on_chip_kernel<T, P, kSwish>, args, t);
   launch(device, {"group_norm_statistics", t.blocks(), threads, tensor + statistics, shared},
          group_norm_statistics_kernel<T, P>, args, t);
   launch(device,
-         {"group_norm_apply", t.blocks(), threads, 2 * tensor + vectors + statistics,
+         {"group_norm_apply", t.blocks(), threads, tensor + outputs + vectors + statistics,
           t.shared_bytes(0, 0, Channels::kArrays, 0)},
          group_norm_apply_kernel<T, P, kSwish>, args, t);
 }
 
+/// Whether blocks can hold what they resample; then it has been launched.
+template <class T, int P, bool kSwish>
+bool resample_on_chip(Context& context, const GroupNormResample& op) {
+  const GroupNorm& norm = op.norm;
+  CudaContext& device = cuda(context);
+  const NormTiling t = tiling_of<T, P>(norm, device);
+  if (!t.on_chip()) return false;
+  ForwardArgs<T> args = args_of<T>(norm, nullptr, 0, nullptr);
+  args.y = op.y.as<T>();
+  const std::int64_t outputs = norm.n * op.resample.oh * op.resample.ow * norm.c,
+                     bytes = bytes_of(norm.x, t.elements()) + bytes_of(op.y, 2 * outputs) +
+                             bytes_of(norm.gamma, 2 * norm.c) + bytes_of(norm.mean, 2 * norm.n * norm.groups);
+  launch(device,
+         {"group_norm_resample", t.blocks(), static_cast<unsigned>(t.threads), bytes,
+          t.shared_bytes(1, sizeof(T), Channels::kArrays, P)},
+         group_norm_resample_kernel<T, P, kSwish>, args, op.input.as<T>(), HeldResampling(op.resample), t);
+  return true;
+}
+
+void resample_in_steps(Context& context, const GroupNormResample& op) {
+  const DType type = op.norm.x.dtype;
+  const Scratch normalised(context,
+                           static_cast<std::size_t>(op.norm.n * op.norm.hw * op.norm.c) * size_of(type));
+  GroupNorm norm = op.norm;
+  norm.y = {normalised.data(), type};
+  norm.cuda(context);
+  UpFirDn resample = op.resample;
+  resample.x = norm.y, resample.y = op.y;
+  resample.cuda(context);
+  resample.x = norm.x, resample.y = op.input;
+  resample.cuda(context);
+}
+
 }  // namespace
+
+void GroupNormResample::cuda(Context& context) const {
+  check(!norm.x2 && norm.dropout.rate == 0.0, "group_norm: what is resampled has one input and no dropout");
+  if (norm.n == 0 || norm.hw == 0) return;
+  const auto packed = [this]<class T>(T) { return packs<T>({norm.x.data, y.data, input.data}, norm.c); };
+  dispatch_norm(norm.x.dtype, norm.activation, packed, [&]<class T, int P, bool kSwish>() {
+    if (!resample_on_chip<T, P, kSwish>(context, *this)) resample_in_steps(context, *this);
+  });
+}
 
 void GroupNorm::cuda(Context& context) const {
   if (n == 0 || hw == 0) return;
   const auto packed = [this]<class T>(T) {
-    return packs<T>({x.data, x2.data, y.data}, c) && packs<T>({}, c2);
+    return packs<T>({x.data, x2.data, y.data, joined.data}, c) && packs<T>({}, c2);
   };
   dispatch_norm(x.dtype, activation, packed,
                 [&]<class T, int P, bool kSwish>() { forward<T, P, kSwish>(context, *this); });

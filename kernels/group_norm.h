@@ -1,7 +1,7 @@
 #pragma once
 // Group normalisation with everything that can ride on its one pass over memory.
 
-#include "kernels/op.h"
+#include "kernels/upfirdn.h"
 #include "sgm/core/activation.h"
 #include "sgm/core/random.h"
 
@@ -21,11 +21,23 @@ struct GroupNorm {
   ConstBuffer shift;                            // [n, c], rows shift_ld elements apart; optional
   ConstBuffer gamma, beta;                      // [c]
   Buffer y;                                     // [n, hw, c]
+  Buffer joined;                                // [n, hw, c]: x and x2 side by side; optional
   Buffer mean, rstd;                            // [n, groups]
   std::int64_t n, hw, c, c2, groups, shift_ld;  // c counts the channels of both inputs
   double eps;
   Activation activation;
   DropoutMask dropout;
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// A norm and the resampling of what it makes and of what it reads, in one pass where a GPU's memory on chip
+/// holds an image's group: what the residual blocks that change the resolution begin with.
+struct GroupNormResample {
+  GroupNorm norm;    // with one input; its y is absent
+  UpFirDn resample;  // of images [n, h, w, c] with h w = norm.hw; x and y are absent
+  Buffer y;          // [n, oh, ow, c]: of the norm's output
+  Buffer input;      // [n, oh, ow, c]: of norm.x
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

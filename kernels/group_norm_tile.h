@@ -120,16 +120,28 @@ __device__ inline void unpack(const NormPack<T, P>& pack, float (&v)[P]) {
   else
     for (int j = 0; j < P; ++j) v[j] = static_cast<float>(pack.at[j]);
 }
-template <int P, class T>
-__device__ inline void write_pack(T* p, const float (&v)[P]) {
+template <class T, int P>
+__device__ inline NormPack<T, P> pack_of(const float (&v)[P]) {
   if constexpr (P == 1) {
-    *p = rounded_to<T>(v[0]);
+    return rounded_to<T>(v[0]);
   } else {
     Pack<T> pack;
     for (int j = 0; j < P; ++j) pack.at[j] = rounded_to<T>(v[j]);
-    store16(p, pack);
+    return pack;
   }
 }
+template <int P, class T>
+__device__ inline void copy_pack(T* p, const NormPack<T, P>& pack) {
+  if constexpr (P == 1)
+    *p = pack;
+  else
+    store16(p, pack);
+}
+template <int P, class T>
+__device__ inline void write_pack(T* p, const float (&v)[P]) {
+  copy_pack<P>(p, pack_of<T>(v));
+}
+
 /// The calling thread's place: P channels, and every `lines`-th pixel of the block's.
 template <int P>
 struct NormPlace {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/draw.h"
 #include "kernels/span.h"
 
 namespace sgm {
@@ -12,23 +13,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kNormThreads = 1024;
-constexpr int kBlock = 4;  // elements of a Philox block
 
 /// Elements of a thread where these types are accessed: at least one Philox block and one pack of each.
 template <class... T>
-constexpr int kSpan = std::max({kBlock, Pack<T>::kSize...});
-
-/// z[k] = element begin + k of an image's noise; begin is a multiple of 4.
-template <class A, int N>
-__device__ void draw_normals(const NoiseKey& key, std::int64_t image, std::int64_t begin, A (&z)[N]) {
-  for (int j = 0; j < N; j += kBlock) {
-    float normal[kBlock];
-    normals_of(
-        philox(key, static_cast<std::uint32_t>(image), static_cast<std::uint32_t>((begin + j) / kBlock)),
-        normal);
-    for (int k = 0; k < kBlock; ++k) z[j + k] = static_cast<A>(normal[k]);
-  }
-}
+constexpr int kSpan = std::max({kPhiloxBlock, Pack<T>::kSize...});
 
 /// The elements of a thread: `size` of them from `begin` of an image; size <= 0: none.
 struct ImageSpan {

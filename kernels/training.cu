@@ -1,5 +1,6 @@
 #include "kernels/training.h"
 
+#include "kernels/draw.h"
 #include "kernels/last_block.h"
 #include "kernels/span.h"
 
@@ -18,30 +19,39 @@ static_assert(ParameterList::kChunk % (kSpan * kThreads) == 0);
 
 // ---- loss -------------------------------------------------------------------------------------------------
 
-/// One block for each image; arithmetic in double, as on the CPU.
+/// One block for each image, and the last to finish takes the mean; arithmetic in double, as on the CPU.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    residual_loss_kernel(const T* net, const T* z, const double* a, const double* b, const double* weight,
-                         double* loss, T* dnet, std::int64_t per, double reduction, bool packed) {
+    residual_loss_kernel(ResidualLoss op, double reduction, bool packed, unsigned* counter) {
   __shared__ double partial[kWarp];
-  const std::int64_t image = blockIdx.x;
-  const double weight_i = weight[image], a_i = a[image], b_i = b[image];
-  const double slope = 2.0 * reduction * weight_i * a_i / static_cast<double>(gridDim.x);
-  net += image * per, z += image * per, dnet += image * per;
+  const std::int64_t image = blockIdx.x, first = image * op.per;
+  const double weight = elements_of<double>(op.weight)[image], a = elements_of<double>(op.a)[image],
+               b = elements_of<double>(op.b)[image];
+  const double slope = 2.0 * reduction * weight * a / static_cast<double>(op.n);
   double sum = 0;
-  for (std::int64_t i = std::int64_t{threadIdx.x} * kSpan; i < per; i += kThreads * kSpan) {
+  for (std::int64_t i = std::int64_t{threadIdx.x} * kSpan; i < op.per; i += kThreads * kSpan) {
+    const std::int64_t left = op.per - i;
     double n[kSpan], noise[kSpan];
-    load_span(net + i, per - i, packed, n);
-    load_span(z + i, per - i, packed, noise);
+    load_span(elements_of<T>(op.net) + first + i, left, packed, n);
+    if (op.z.given.data)
+      load_span(elements_of<T>(op.z.given) + first + i, left, packed, noise);
+    else
+      draw_normals(op.z.key, image, i, noise);
     for (int k = 0; k < kSpan; ++k) {
-      const double residual = a_i * n[k] + b_i * noise[k];
-      sum += residual * residual;  // beyond the end of the image it is zero
+      const double residual = a * n[k] + b * noise[k];
+      if (k < left) sum += residual * residual;
       n[k] = slope * residual;
     }
-    store_span(dnet + i, per - i, packed, n);
+    store_span(elements_of<T>(op.dnet) + first + i, left, packed, n);
   }
   sum = block_sum(sum, partial);
-  if (threadIdx.x == 0) loss[image] = weight_i * reduction * sum;
+  double* const loss = elements_of<double>(op.loss);
+  if (threadIdx.x == 0) loss[image] = weight * reduction * sum;
+  if (!is_last_block(counter, gridDim.x)) return;
+  sum = 0;
+  for (std::int64_t i = threadIdx.x; i < op.n; i += kThreads) sum += loss[i];
+  sum = block_sum(sum, partial);
+  if (threadIdx.x == 0) *elements_of<double>(op.mean) = sum / static_cast<double>(op.n);
 }
 
 // ---- parameters -------------------------------------------------------------------------------------------
@@ -199,13 +209,14 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void ResidualLoss::cuda(Context& context) const {
+  CudaContext& device = sgm::cuda(context);
   dispatch_float(net.dtype, "loss", [&]<class T>(T) {
-    launch(sgm::cuda(context),
+    launch(device,
            {"residual_loss", static_cast<unsigned>(n), kThreads,
-            bytes_of(net, n * per) + bytes_of(z, n * per) + bytes_of(dnet, n * per) + 4 * bytes_of(loss, n)},
-           residual_loss_kernel<T>, net.as<T>(), z.as<T>(), a.as<double>(), b.as<double>(),
-           weight.as<double>(), loss.as<double>(), dnet.as<T>(), per,
-           reduce_mean ? 1.0 / static_cast<double>(per) : 0.5, packs<T>({net.data, z.data, dnet.data}, per));
+            bytes_of(net, n * per) + bytes_of(z.given, n * per) + bytes_of(dnet, n * per) +
+                4 * bytes_of(loss, n)},
+           residual_loss_kernel<T>, *this, reduce_mean ? 1.0 / static_cast<double>(per) : 0.5,
+           packs<T>({net.data, z.given.data, dnet.data}, per), device.part<Arrivals>().counters());
   });
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // The ends of a training step: the loss of the residual, and the update of the weights.
 
-#include "kernels/op.h"
+#include "kernels/sampling.h"
 
 namespace sgm {
 
@@ -9,9 +9,11 @@ namespace sgm {
 ///   loss = weight * reduce((a net + b z)^2),   dnet = d(mean over images of loss) / dnet.
 /// reduce is the mean over elements, or half the sum.
 struct ResidualLoss {
-  ConstBuffer net, z;        // [n, per]
+  ConstBuffer net;           // [n, per]
+  NoiseOperand z;            // [n, per], of net's type where given
   ConstBuffer a, b, weight;  // [n], f64
   Buffer loss;               // [n], f64
+  Buffer mean;               // [1], f64: over images of loss
   Buffer dnet;               // [n, per], type of net
   std::int64_t n, per;
   bool reduce_mean;

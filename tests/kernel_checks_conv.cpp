@@ -26,7 +26,7 @@ constexpr ConvCase kConvs[] = {
     {1, 6, 6, 5, 7, 3, 3, 2, 0, 1},         {1, 7, 5, 16, 32, 1, 1, 1, 0, 0},
     {2, 15, 13, 64, 80, 3, 3, 1, 1, 1},     {1, 1, 1, 2, 3, 1, 1, 1, 0, 0, 1},
     {2, 3, 5, 24, 20, 1, 1, 1, 0, 0, 8},    {1, 7, 5, 13, 9, 1, 1, 1, 0, 0, 5},
-    {1, 8, 8, 96, 64, 1, 1, 1, 0, 0, 32},   {1, 8, 8, 384, 128, 1, 1, 1, 0, 0, 128},
+    {1, 8, 8, 64, 48, 1, 1, 1, 0, 0, 32},   {1, 8, 8, 384, 128, 1, 1, 1, 0, 0, 128},
     {2, 7, 5, 16, 24, 3, 3, 1, 2, 2, 0, 2}, {1, 9, 6, 5, 3, 3, 3, 2, 3, 1, 0, 3}};
 
 /// Operands of a convolution; weights representable in the type in which the op multiplies.
@@ -103,12 +103,18 @@ void check_conv2d_grad_input(Context& context, DType dtype) {
         }).data;
     const std::int64_t pixels = s.n * s.h * s.w;
     for (const double scale : {1.0, 0.6}) {
-      const Guarded pdy(context, o.dy, dtype), pw(context, o.w, o.weight_type),
-          dx(context, pixels * (s.c - s.c2), dtype), dx2(context, pixels * s.c2, dtype);
-      run(Conv2dGradInput{pdy.buffer(), pw.buffer(), dx.buffer(), o.second(dx2.buffer()), s, scale}, context);
       const std::vector<double> expected = map(gradient, [=](double v, auto) { return scale * v; });
-      expect_close(dx.values(), o.part(expected, 0), o.tolerance, "dx");
-      expect_close(dx2.values(), o.part(expected, 1), o.tolerance, "dx2");
+      // Where both are alike also with the second before the first in memory.
+      for (const bool turned : {false, true}) {
+        if (turned && s.c != 2 * s.c2) continue;
+        const Guarded pdy(context, o.dy, dtype), pw(context, o.w, o.weight_type),
+            a(context, pixels * (s.c - s.c2), dtype), b(context, pixels * s.c2, dtype);
+        const Guarded &dx = turned ? b : a, &dx2 = turned ? a : b;
+        run(Conv2dGradInput{pdy.buffer(), pw.buffer(), dx.buffer(), o.second(dx2.buffer()), s, scale},
+            context);
+        expect_close(dx.values(), o.part(expected, 0), o.tolerance, "dx");
+        expect_close(dx2.values(), o.part(expected, 1), o.tolerance, "dx2");
+      }
     }
   }
 }

@@ -98,15 +98,59 @@ void check_group_norm(Context& context, DType dtype) {
     SCOPED_TRACE(testing::Message() << norm.x << ", " << norm.groups << " groups");
     const NormInputs in(context, norm, o, dtype);
     const Guarded y(context, norm.x.numel(), dtype), mean(context, o.n * norm.groups, o.type),
-        rstd(context, o.n * norm.groups, o.type);
+        rstd(context, o.n * norm.groups, o.type), joined(context, norm.c2 ? norm.x.numel() : 0, dtype);
     GroupNorm op{};
     in.put_into(op, norm, o);
+    if (norm.c2) op.joined = joined.buffer();
     op.y = y.buffer(), op.mean = mean.buffer(), op.rstd = rstd.buffer(), op.eps = o.params.eps;
     run(op, context);
     expect_close(y.values(), naive::group_norm(o.x, o.gamma, o.beta, &o.shift, o.params).data,
                  roundings(dtype, 8));
     expect_close(mean.values(), o.moments.mean, {8 * unit_roundoff(o.type), 8 * unit_roundoff(o.type), 1.0},
                  "mean");
+    expect_close(rstd.values(), o.moments.rstd, roundings(o.type, 8), "rstd");
+    EXPECT_EQ(joined.values(), norm.c2 ? o.x.data : std::vector<double>());
+  }
+}
+
+void check_group_norm_resample(Context& context, DType dtype) {
+  struct Case {
+    Shape x;
+    std::int64_t groups;
+    ResampleParams params;
+    Activation activation = Activation::swish;
+  };
+  const std::vector<int> fir = {1, 3, 3, 1}, mean = {1, 1};
+  // Odd sizes, layers of real networks, and images that no on-chip memory holds.
+  const Case cases[] = {{{1, 2, 2, 4}, 1, upsample_params(mean), Activation::none},
+                        {{2, 5, 3, 6}, 3, upsample_params(fir)},
+                        {{3, 6, 4, 12}, 3, downsample_params(mean), Activation::elu},
+                        {{2, 16, 16, 64}, 32, upsample_params(fir)},
+                        {{2, 32, 32, 128}, 32, downsample_params(fir)},
+                        {{1, 90, 86, 16}, 4, downsample_params(fir)}};
+  for (const Case& each : cases) {
+    const NormOperands o({each.x, each.groups, 0, -1, each.activation, 0.0}, dtype);
+    SCOPED_TRACE(testing::Message() << each.x << ", " << each.groups << " groups");
+    const NormInputs in(context, {each.x, each.groups, 0, -1, each.activation, 0.0}, o, dtype);
+    const Values normalised = naive::group_norm(o.x, o.gamma, o.beta, nullptr, o.params);
+    const Values y = naive::resample(normalised, each.params), input = naive::resample(o.x, each.params);
+    const Guarded py(context, y.shape.numel(), dtype), pinput(context, y.shape.numel(), dtype),
+        mean_out(context, o.n * each.groups, o.type), rstd(context, o.n * each.groups, o.type);
+    GroupNormResample op{};
+    in.put_into(op.norm, {each.x, each.groups, 0, -1, each.activation, 0.0}, o);
+    op.norm.mean = mean_out.buffer(), op.norm.rstd = rstd.buffer(), op.norm.eps = o.params.eps;
+    op.resample.n = o.n, op.resample.c = o.c;
+    op.resample.h = each.x[1], op.resample.w = each.x[2];
+    op.resample.oh = y.shape[1], op.resample.ow = y.shape[2];
+    op.resample.up = each.params.up, op.resample.down = each.params.down, op.resample.pad0 = each.params.pad0;
+    op.resample.num_taps = static_cast<int>(each.params.taps.size());
+    std::copy(each.params.taps.begin(), each.params.taps.end(), op.resample.taps);
+    op.y = py.buffer(), op.input = pinput.buffer();
+    run(op, context);
+    expect_close(pinput.values(), input.data, roundings(dtype, 8), "input");
+    expect_close(py.values(), y.data, roundings(dtype, 16));
+    expect_close(mean_out.values(), o.moments.mean,
+                 {8 * unit_roundoff(o.type), 8 * unit_roundoff(o.type), 1.0}, "mean");
     expect_close(rstd.values(), o.moments.rstd, roundings(o.type, 8), "rstd");
   }
 }
@@ -283,6 +327,7 @@ void check_up_fir_dn(Context& context, DType dtype) {
 
 std::vector<KernelRow> image_kernels() {
   return {{"GroupNorm", check_group_norm},
+          {"GroupNormResample", check_group_norm_resample},
           {"GroupNormGrad", check_group_norm_grad},
           {"UpFirDn", check_up_fir_dn}};
 }

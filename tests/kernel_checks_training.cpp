@@ -1,6 +1,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "kernel_checks.h"
@@ -9,17 +10,32 @@
 namespace sgm {
 namespace {
 
+/// The noise of a batch, [n, per].
+std::vector<double> drawn_noise(const NoiseKey& key, std::int64_t n, std::int64_t per) {
+  std::vector<double> z;
+  for (std::int64_t i = 0; i < n * per; ++i) {
+    const std::int64_t e = i % per;
+    float four[4];
+    normals_of(philox(key, static_cast<std::uint32_t>(i / per), static_cast<std::uint32_t>(e / 4)), four);
+    z.push_back(four[e % 4]);
+  }
+  return z;
+}
+
 void check_residual_loss(Context& context, DType dtype) {
   for (const auto& [n, per] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 13}, {2, 1021}})
-    for (const bool mean : {true, false}) {
-      const std::vector<double> net = normals(n * per, 1, dtype), z = normals(n * per, 2, dtype),
+    for (const auto& [mean, drawn] : {std::pair{true, false}, {false, false}, {true, true}}) {
+      const NoiseKey key{7, Purpose::noise, 3, 5};
+      const std::vector<double> net = normals(n * per, 1, dtype),
+                                z = drawn ? drawn_noise(key, n, per) : normals(n * per, 2, dtype),
                                 a = random_values(n, 3), b = random_values(n, 4),
                                 weight = random_values(n, 5);
       const Guarded pn(context, net, dtype), pz(context, z, dtype), pa(context, a, DType::f64),
           pb(context, b, DType::f64), pw(context, weight, DType::f64), loss(context, n, DType::f64),
-          dnet(context, n * per, dtype);
-      run(ResidualLoss{pn.buffer(), pz.buffer(), pa.buffer(), pb.buffer(), pw.buffer(), loss.buffer(),
-                       dnet.buffer(), n, per, mean},
+          total(context, 1, DType::f64), dnet(context, n * per, dtype);
+      const NoiseOperand noise{key, drawn ? ConstBuffer{} : pz.buffer()};
+      run(ResidualLoss{pn.buffer(), noise, pa.buffer(), pb.buffer(), pw.buffer(), loss.buffer(),
+                       total.buffer(), dnet.buffer(), n, per, mean},
           context);
       const double reduction = mean ? 1.0 / static_cast<double>(per) : 0.5;
       std::vector<double> losses(static_cast<std::size_t>(n));
@@ -30,6 +46,8 @@ void check_residual_loss(Context& context, DType dtype) {
         return 2.0 * weight[image] * reduction * residual * a[image] / static_cast<double>(n);
       });
       expect_close(loss.values(), losses, {1e-13});
+      const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
+      expect_close(total.values(), std::vector<double>{sum / static_cast<double>(n)}, {1e-13}, "mean");
       expect_close(dnet.values(), gradient, roundings(dtype));
     }
 }

@@ -20,6 +20,7 @@ const std::vector<Shape> kPlainShapes = {{1}, {7}, {5, 13}, {1, 1, 1, 1}, {2, 3,
 
 // One operation and one rounding per element: 2^-24 in f32, 2^-9 in bf16.
 constexpr Tolerance kOneRounding = {1.2e-7, 4e-7};
+constexpr Tolerance kThreeRoundings = {8e-3, 1.2e-2};  // of bf16
 
 template <class F>
 Values map(const Values& x, F&& f) {
@@ -118,6 +119,15 @@ void add_activations(std::vector<OpRow>& rows, const Shape& s) {
   }
 }
 
+/// a and b side by side.
+Values joined(const Values& a, const Values& b) {
+  const std::int64_t ca = a.shape[3], cb = b.shape[3];
+  const naive::Image first(a), second(b);
+  return naive::image_of({a.shape[0], a.shape[1], a.shape[2], ca + cb}, [&](auto n, auto y, auto x, auto c) {
+    return c < ca ? first.at(n, y, x, c) : second.at(n, y, x, c - ca);
+  });
+}
+
 void add_channel_ops(std::vector<OpRow>& rows) {
   for (const Shape& s : {Shape{1, 1}, {5, 13}, {2, 3, 5, 7}, {2, 16, 16, 128}})
     rows.push_back({.name = text_of("add_bias ", s),
@@ -136,16 +146,7 @@ void add_channel_ops(std::vector<OpRow>& rows) {
                     .op = "concat_channels",
                     .inputs = {{a}, {b}},
                     .build = [](Vars v) { return concat_channels(v[0], v[1]); },
-                    .naive =
-                        [](const Inputs& v) {
-                          const Shape s = v[0].shape;
-                          const std::int64_t ca = s[3];
-                          const naive::Image first(v[0]), second(v[1]);
-                          return naive::image_of(
-                              {s[0], s[1], s[2], ca + v[1].shape[3]}, [&](auto n, auto y, auto x, auto c) {
-                                return c < ca ? first.at(n, y, x, c) : second.at(n, y, x, c - ca);
-                              });
-                        },
+                    .naive = [](const Inputs& v) { return joined(v[0], v[1]); },
                     .f32 = kOneRounding});
   }
 }
@@ -312,6 +313,70 @@ void add_normalisations(std::vector<OpRow>& rows) {
   }
 }
 
+/// What a decoder block begins with: the norm and the shortcut of two inputs, which the norm may join.
+void add_two_inputs(std::vector<OpRow>& rows) {
+  const GroupNormParams norm{4, 1e-6, Activation::swish, 0.0, {}};
+  for (const std::int64_t c2 : {8, 4})
+    for (const bool join : {true, false}) {
+      const std::int64_t c = 8 + c2;
+      rows.push_back({.name = text_of("norm and 1x1 of 8 + ", c2, " channels, joined ", join),
+                      .op = "conv2d",
+                      .inputs = {{.shape = {2, 3, 5, 8}},
+                                 {.shape = {2, 3, 5, c2}},
+                                 {.shape = {c}, .role = Role::parameter, .mean = 1.0, .std = 0.3},
+                                 {.shape = {c}, .role = Role::parameter},
+                                 {.shape = {c, 1, 1, c}, .role = Role::filter, .std = 0.3}},
+                      .build =
+                          [=](Vars v) {
+                            const Tensor& x = v[0].value();
+                            Tensor both;
+                            if (join) both = Tensor::empty(x.context(), {x.shape()[0], 3, 5, c}, x.dtype());
+                            const Var h = group_norm(v[0], v[2], v[3], norm, {}, v[1], both);
+                            return add(h, conv2d(v[0], v[4], {}, {}, {}, 1.0, v[1], both));
+                          },
+                      .naive =
+                          [=](const Inputs& v) {
+                            const Values x = joined(v[0], v[1]);
+                            Values sum = naive::conv2d(x, v[4], nullptr, nullptr, {}, 1.0);
+                            const Values h = naive::group_norm(x, v[2], v[3], nullptr, norm);
+                            for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += h.data[i];
+                            return sum;
+                          },
+                      .affine = false,
+                      .bf16_value = kThreeRoundings,
+                      .bf16_gradient = kThreeRoundings});
+    }
+}
+
+void add_resampled_norms(std::vector<OpRow>& rows) {
+  for (const bool up : {true, false}) {
+    const ResampleParams params = up ? upsample_params({1, 3, 3, 1}) : downsample_params({1, 3, 3, 1});
+    const GroupNormParams norm{3, 1e-6, Activation::swish, 0.0, {}};
+    rows.push_back({.name = text_of("resampled_group_norm ", up ? "up" : "down"),
+                    .op = "group_norm",
+                    .inputs = {{.shape = {2, 4, 6, 12}},
+                               {.shape = {12}, .role = Role::parameter, .mean = 1.0, .std = 0.3},
+                               {.shape = {12}, .role = Role::parameter}},
+                    .build =
+                        [=](Vars v) {
+                          const ResampledNorm both = resampled_group_norm(v[0], v[1], v[2], norm, params);
+                          return add(both.normalised, both.input, 1.0, 0.5);
+                        },
+                    .naive =
+                        [=](const Inputs& v) {
+                          Values sum =
+                              naive::resample(naive::group_norm(v[0], v[1], v[2], nullptr, norm), params);
+                          const Values input = naive::resample(v[0], params);
+                          for (std::size_t i = 0; i < sum.data.size(); ++i)
+                            sum.data[i] += 0.5 * input.data[i];
+                          return sum;
+                        },
+                    .affine = false,
+                    .bf16_value = kThreeRoundings,
+                    .bf16_gradient = kThreeRoundings});
+  }
+}
+
 void add_resampling(std::vector<OpRow>& rows, const std::string& name, const ResampleParams& params,
                     std::initializer_list<Shape> shapes) {
   for (const Shape& s : shapes)
@@ -356,6 +421,8 @@ std::vector<OpRow> op_table() {
   add_tangent_ops(rows);
   add_convolutions(rows);
   add_normalisations(rows);
+  add_two_inputs(rows);
+  add_resampled_norms(rows);
   add_resampling(rows);
   add_classifier_ops(rows);
   add_refine_ops(rows);

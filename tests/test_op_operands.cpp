@@ -64,6 +64,26 @@ TEST_F(OpOperands, ConvolutionsNameShapesAndTypesThatDoNotFit) {
   });
 }
 
+TEST_F(OpOperands, ConvolutionsThatRoundDoSoAfterwards) {
+  const Shape sx = {2, 5, 4, 3}, sw = {8, 3, 3, 3}, sy = {2, 5, 4, 8};
+  const Tensor values = tensor_of(*context_, random_values(sx.numel(), 1), sx, DType::f32),
+               filter = tensor_of(*context_, random_values(sw.numel(), 2), sw, DType::f32),
+               dy = tensor_of(*context_, random_values(sy.numel(), 3), sy, DType::bf16);
+  const auto gradients = [&](bool round) {
+    const Var x(values, true), w(filter, true);
+    const Conv2dParams params{.pad_begin = 1, .pad_end = 1, .round = round};
+    const Var y = cast(conv2d(x, w, {}, params), DType::bf16);
+    y.backward(dy);
+    return std::vector<Tensor>{y.value(), x.grad(), w.grad()};
+  };
+  const auto rounded = gradients(true), cast_later = gradients(false);
+  for (int exact : {0, 1}) EXPECT_EQ(rounded[exact].to_host(), cast_later[exact].to_host());
+  // Of the weight: with the input rounded.
+  const auto number = [&](const Tensor& t) { return t.to_host_f64(); };
+  expect_close(number(rounded[2]), number(cast_later[2]), {unit_roundoff(DType::bf16)});
+  EXPECT_NE(number(rounded[2]), number(cast_later[2]));
+}
+
 TEST_F(OpOperands, NormsNameGroupsShapesAndRatesThatDoNotFit) {
   const Var x = var({1, 2, 2, 6}), c = var({6});
   const auto norm = [&](const Var& gamma, int groups, double dropout = 0.0, const Var& shift = {}) {

@@ -21,17 +21,23 @@ Var add(const Var& a, const Var& b, double alpha, double beta) {
   Tensor y = Tensor::empty(a.value().context(), a.shape(), a.value().dtype());
   run(AddScaled{a.value().const_buffer(), b.value().const_buffer(), y.buffer(), y.numel(), alpha, beta},
       y.context());
-  return record("add", y, {a, b}, [alpha, beta](const Gradient& dy, InputGradients& into) {
-    into.add(0, {dy.tensor, alpha * dy.factor, dy.sums});
-    into.add(1, {dy.tensor, beta * dy.factor, dy.sums});
-  });
+  return record(
+      "add", y, {a, b},
+      [alpha, beta](const Gradient& dy, InputGradients& into) {
+        into.add(0, {dy.tensor, alpha * dy.factor, dy.sums});
+        into.add(1, {dy.tensor, beta * dy.factor, dy.sums});
+      },
+      a.uses_sums() || b.uses_sums());
 }
 
 Var affine(const Var& x, double factor, double shift) {
   const Tensor y = scaled_rows(x.value(), {}, factor, shift);
-  return record("affine", y, {x}, [factor](const Gradient& dy, InputGradients& into) {
-    into.add(0, {dy.tensor, factor * dy.factor, dy.sums});
-  });
+  return record(
+      "affine", y, {x},
+      [factor](const Gradient& dy, InputGradients& into) {
+        into.add(0, {dy.tensor, factor * dy.factor, dy.sums});
+      },
+      x.uses_sums());
 }
 
 Var scale_images(const Var& x, const Tensor& scale) {
@@ -78,9 +84,12 @@ Var activate(const Var& x, Activation activation) {
 Var cast(const Var& x, DType dtype) {
   const DType from = x.value().dtype();
   if (from == dtype) return x;
-  return record("cast", x.value().to(dtype), {x}, [from](const Gradient& dy, InputGradients& into) {
-    into.add(0, {dy.tensor.to(from), dy.factor, dy.sums});
-  });
+  return record(
+      "cast", x.value().to(dtype), {x},
+      [from](const Gradient& dy, InputGradients& into) {
+        into.add(0, {dy.tensor.to(from), dy.factor, dy.sums});
+      },
+      x.uses_sums());
 }
 
 Var reshape(const Var& x, Shape shape) {

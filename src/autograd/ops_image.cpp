@@ -36,20 +36,30 @@ ConvShape conv_shape(const Shape& x, const Shape& x2, const Shape& w, const Conv
 /// Parameters of norms stay in f32 beside bf16 activations, and in f64 beside f64 ones.
 DType parameter_type(DType activations) { return activations == DType::f64 ? DType::f64 : DType::f32; }
 
-Tensor filtered(const Tensor& x, const ResampleParams& p, double scale = 1.0) {
+/// Of images of shape s, without operands.
+UpFirDn resampling(const Shape& s, const ResampleParams& p, double scale) {
   const auto taps = static_cast<int>(p.taps.size());
   check(taps >= 1 && taps <= UpFirDn::kMaxTaps, "resample: 1 to ", UpFirDn::kMaxTaps, " taps, got ", taps);
-  const Shape s = x.shape();
   check(s.rank() == 4, "resample: x must be [N, H, W, C], got ", s);
   const auto out = [&](std::int64_t in) {
     const std::int64_t last = in * p.up + p.pad0 + p.pad1 - taps;
     return last < 0 ? 0 : last / p.down + 1;
   };
   check(out(s[1]) > 0 && out(s[2]) > 0, "resample: x ", s, " is smaller than the filter");
-  Tensor y = Tensor::empty(x.context(), {s[0], out(s[1]), out(s[2]), s[3]}, x.dtype());
-  UpFirDn op{x.buffer(), y.buffer(), s[0],   s[1],   s[2], s[3], out(s[1]),
-             out(s[2]),  p.up,       p.down, p.pad0, taps, {},   scale};
+  UpFirDn op{{}, {}, s[0], s[1], s[2], s[3], out(s[1]), out(s[2]), p.up, p.down, p.pad0, taps, {}, scale};
   std::copy(p.taps.begin(), p.taps.end(), op.taps);
+  return op;
+}
+
+/// Room for what `op` makes of x.
+Tensor output_of(const UpFirDn& op, const Tensor& x) {
+  return Tensor::empty(x.context(), {op.n, op.oh, op.ow, op.c}, x.dtype());
+}
+
+Tensor filtered(const Tensor& x, const ResampleParams& p, double scale = 1.0) {
+  UpFirDn op = resampling(x.shape(), p, scale);
+  Tensor y = output_of(op, x);
+  op.x = x.buffer(), op.y = y.buffer();
   run(op, x.context());
   return y;
 }
@@ -74,10 +84,19 @@ std::vector<double> taps_of(const std::vector<int>& kernel, double gain) {
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params, const Var& residual,
-           double scale, const Var& x2) {
+           double scale, const Var& x2, const Tensor& joined) {
   const Tensor &in = x.value(), &in2 = x2.value();
   const Tensor& w = weight.value();
   const ConvShape shape = conv_shape(in.shape(), in2.shape(), w.shape(), params);
+  check(!joined.defined() || (in2.defined() && joined.dtype() == in.dtype() &&
+                              joined.shape() == with_channels(in.shape(), shape.c)),
+        "conv2d: joined inputs ", joined.shape(), " of ", in.shape(), " and ", in2.shape());
+  // What forward and the gradient in the weights read.
+  const Tensor read = joined.defined() ? joined : in, read2 = joined.defined() ? Tensor() : in2;
+  ConvShape read_shape = shape;
+  if (joined.defined()) read_shape.c2 = 0;
+  const bool rounds = params.round && in.dtype() == DType::f32;
+  check(!rounds || !residual.defined(), "conv2d: no residual where f32 is rounded");
   const DType out_type = params.keep_f32 && in.dtype() == DType::bf16 ? DType::f32 : in.dtype();
   Tensor y = Tensor::empty(in.context(), {shape.n, shape.oh, shape.ow, shape.k}, out_type);
   check(!bias.defined() || bias.shape() == Shape({shape.k}), "conv2d: bias ", bias.shape(), " for ", shape.k,
@@ -95,38 +114,47 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
   const Tensor scaled_bias = low && bias.defined() ? bias.value().low(scale) : Tensor();
   // Packed weights are worth keeping while the weights stand still, that is outside training.
   const std::uint64_t version = weight.requires_grad() ? 0 : w.version();
-  run(Conv2d{.x = in.buffer(),
-             .x2 = in2.buffer(),
+  run(Conv2d{.x = read.buffer(),
+             .x2 = read2.buffer(),
              .weight = used.buffer(),
              .bias = bias.value().const_buffer(),
              .residual = residual.value().const_buffer(),
              .y = y.buffer(),
-             .shape = shape,
+             .shape = read_shape,
              .scale = scale,
              .weight_version = version,
              .scaled_bias = scaled_bias.buffer()},
       y.context());
+  const Shape in_shape = in.shape();
+  const DType in_type = in.dtype();
   return record(
-      "conv2d", y, {x, weight, bias, residual, x2},
+      "conv2d", rounds ? y.to(DType::bf16) : y, {x, weight, bias, residual, x2},
       [=](const Gradient& grad, InputGradients& into) {
-        Context& context = in.context();
+        Context& context = read.context();
         const double factor = scale * grad.factor;
-        const Tensor dy = grad.tensor.to(in.dtype());
+        const Tensor dy = rounds ? grad.tensor : grad.tensor.to(in_type);
+        const bool low_gradient = low || (rounds && context.has_low_weights());
         into.add(3, {grad.tensor, factor, grad.sums});
         if (into.wanted(2) && grad.sums.defined()) into.add(2, {grad.sums, factor});
         if (const bool bias_too = into.wanted(2) && !grad.sums.defined(); bias_too || into.wanted(1)) {
-          Tensor dweight = Tensor::empty(context, w.shape(), low ? DType::bf16 : type), dbias;
+          const Tensor x_used = read.to(dy.dtype());
+          Tensor dweight = Tensor::empty(context, w.shape(), low_gradient ? DType::bf16 : type), dbias;
           if (bias_too) dbias = Tensor::empty(context, {shape.k}, type);
-          run(Conv2dGradWeight{in.buffer(), in2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
-                               shape, factor},
+          run(Conv2dGradWeight{x_used.buffer(), read2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
+                               read_shape, factor},
               context);
           into.add(1, {dweight});
           into.add(2, {dbias});
         }
         if (into.wanted(0) || into.wanted(4)) {
-          Tensor dx = Tensor::empty(context, in.shape(), in.dtype()), dx2;
-          if (in2.defined()) dx2 = Tensor::empty(context, in2.shape(), in.dtype());
-          run(Conv2dGradInput{dy.buffer(), used.buffer(), dx.buffer(), dx2.buffer(), shape, factor}, context);
+          Tensor dx = Tensor::empty(context, in_shape, in_type), dx2;
+          if (shape.c2 > 0) dx2 = Tensor::empty(context, with_channels(in_shape, shape.c2), in_type);
+          // GPUs write two alike by one batched product, for which they must lie in order.
+          if (dx2.defined() && dx2.shape() == dx.shape() && dx2.buffer().data < dx.buffer().data)
+            std::swap(dx, dx2);
+          const Tensor dy_used = dy.to(in_type);
+          run(Conv2dGradInput{dy_used.buffer(), used.buffer(), dx.buffer(), dx2.buffer(), shape, factor},
+              context);
           into.add(0, {dx});
           into.add(4, {dx2});
         }
@@ -187,12 +215,9 @@ void norm_backward(const NormCall& call, const Gradient& dy, InputGradients& int
   into.add(2, {dbeta});
 }
 
-}  // namespace
-
-Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& p,
-               const ChannelShift& shift, const Var& x2) {
-  const Tensor &in = x.value(), &in2 = x2.value(), &g = gamma.value(), &b = beta.value(),
-               &s = shift.all.value();
+/// Checks the operands of a norm and makes room for its statistics.
+NormCall norm_call(const Tensor& in, const Tensor& in2, const Tensor& g, const Tensor& b,
+                   const GroupNormParams& p, const Tensor& s, std::int64_t shift_first) {
   const Shape shape = in.shape();
   check(shape.rank() == 4 && (!in2.defined() || in2.shape() == with_channels(shape, in2.shape()[-1])),
         "group_norm: x must be [N, H, W, C] and the second input likewise, got ", shape, " and ",
@@ -203,60 +228,89 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormP
         " groups");
   check(g.shape() == Shape({c}) && b.shape() == Shape({c}), "group_norm: gamma ", g.shape(), " and beta ",
         b.shape(), " for ", c, " channels");
-  check(!s.defined() || (s.shape().rank() == 2 && s.shape()[0] == n && shift.first >= 0 &&
-                         shift.first + c <= s.shape()[1]),
-        "group_norm: shift ", s.shape(), " from column ", shift.first, " for x ", shape);
+  check(!s.defined() || (s.shape().rank() == 2 && s.shape()[0] == n && shift_first >= 0 &&
+                         shift_first + c <= s.shape()[1]),
+        "group_norm: shift ", s.shape(), " from column ", shift_first, " for x ", shape);
   const DType type = parameter_type(in.dtype());
   check(g.dtype() == type && b.dtype() == type && (!s.defined() || s.dtype() == type) &&
             (!in2.defined() || in2.dtype() == in.dtype()),
         "group_norm: gamma, beta and shift must be ", type, " beside ", in.dtype(), " activations");
   check(p.dropout >= 0.0 && p.dropout < 1.0, "group_norm: dropout rate must lie in [0, 1), got ", p.dropout);
-  Context& context = in.context();
-  Tensor y = Tensor::empty(context, with_channels(shape, c), in.dtype());
-  NormCall call{in,
-                in2,
-                g,
-                b,
-                s,
-                Tensor::empty(context, {n, p.groups}, type),
-                Tensor::empty(context, {n, p.groups}, type),
-                shift.first,
-                n,
-                hw,
-                c,
-                c2,
-                p};
-  run(GroupNorm{.x = in.buffer(),
-                .x2 = in2.buffer(),
-                .shift = call.columns(s.const_buffer()),
-                .gamma = g.buffer(),
-                .beta = b.buffer(),
-                .y = y.buffer(),
-                .mean = call.mean.buffer(),
-                .rstd = call.rstd.buffer(),
-                .n = n,
-                .hw = hw,
-                .c = c,
-                .c2 = c2,
-                .groups = p.groups,
-                .shift_ld = call.shift_ld(),
-                .eps = p.eps,
-                .activation = p.activation,
-                .dropout = call.mask()},
-      context);
+  const Tensor mean = Tensor::empty(in.context(), {n, p.groups}, type),
+               rstd = Tensor::empty(in.context(), {n, p.groups}, type);
+  return {in, in2, g, b, s, mean, rstd, shift_first, n, hw, c, c2, p};
+}
+
+/// The norm itself, without outputs but the statistics.
+GroupNorm norm_op(NormCall& call) {
+  GroupNorm op{};
+  op.x = call.x.const_buffer(), op.x2 = call.x2.const_buffer();
+  op.shift = call.columns(call.shift.const_buffer());
+  op.gamma = call.gamma.const_buffer(), op.beta = call.beta.const_buffer();
+  op.mean = call.mean.buffer(), op.rstd = call.rstd.buffer();
+  op.n = call.n, op.hw = call.hw, op.c = call.c, op.c2 = call.c2, op.groups = call.params.groups;
+  op.shift_ld = call.shift_ld(), op.eps = call.params.eps;
+  op.activation = call.params.activation, op.dropout = call.mask();
+  return op;
+}
+
+}  // namespace
+
+Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& p,
+               const ChannelShift& shift, const Var& x2, Tensor joined) {
+  NormCall call =
+      norm_call(x.value(), x2.value(), gamma.value(), beta.value(), p, shift.all.value(), shift.first);
+  Context& context = x.value().context();
+  const Shape all = with_channels(x.shape(), call.c);
+  const DType type = x.value().dtype();
+  check(!joined.defined() || (joined.shape() == all && joined.dtype() == type), "group_norm: joined inputs ",
+        joined.shape(), " for ", all);
+  Tensor y = Tensor::empty(context, all, type);
+  GroupNorm op = norm_op(call);
+  op.y = y.buffer(), op.joined = joined.buffer();
+  run(op, context);
   return record("group_norm", y, {x, gamma, beta, shift.all, x2},
                 [call](const Gradient& dy, InputGradients& into) { norm_backward(call, dy, into); });
 }
 
-Var resample(const Var& x, const ResampleParams& params) {
-  const Shape in = x.shape();
-  const Tensor y = filtered(x.value(), params);
-  const Shape out = y.shape();
-  return record("resample", y, {x}, [in, out, params](const Gradient& dy, InputGradients& into) {
-    check(in[1] * params.up - out[1] * params.down == in[2] * params.up - out[2] * params.down,
-          "resample: image ", in, " has no common padding along both axes");
-    into.add(0, {filtered(dy.tensor, adjoint(params, in[1], out[1]), dy.factor)});
+namespace {
+
+/// The gradient of filtered() in its input, of shape `in`, given that of its output.
+Tensor filtered_back(const Shape& in, const ResampleParams& params, const Gradient& dy) {
+  const Shape out = dy.tensor.shape();
+  check(in[1] * params.up - out[1] * params.down == in[2] * params.up - out[2] * params.down,
+        "resample: image ", in, " has no common padding along both axes");
+  return filtered(dy.tensor, adjoint(params, in[1], out[1]), dy.factor);
+}
+
+/// y = filtered(x), on the tape.
+Var record_resample(const Tensor& y, const Var& x, const ResampleParams& params) {
+  return record("resample", y, {x}, [in = x.shape(), params](const Gradient& dy, InputGradients& into) {
+    into.add(0, {filtered_back(in, params, dy)});
   });
+}
+
+}  // namespace
+
+Var resample(const Var& x, const ResampleParams& params) {
+  return record_resample(filtered(x.value(), params), x, params);
+}
+
+ResampledNorm resampled_group_norm(const Var& x, const Var& gamma, const Var& beta,
+                                   const GroupNormParams& norm, const ResampleParams& params) {
+  const Tensor& in = x.value();
+  check(norm.dropout == 0.0, "group_norm: a resampled norm has no dropout");
+  NormCall call = norm_call(in, {}, gamma.value(), beta.value(), norm, {}, 0);
+  GroupNormResample op{norm_op(call), resampling(in.shape(), params, 1.0), {}, {}};
+  Tensor y = output_of(op.resample, in), input = output_of(op.resample, in);
+  op.y = y.buffer(), op.input = input.buffer();
+  run(op, in.context());
+  const Var normalised = record("group_norm", y, {x, gamma, beta, Var(), Var()},
+                                [call, params](const Gradient& dy, InputGradients& into) {
+                                  const Shape shape = call.x.shape();
+                                  norm_backward(call, {filtered_back(shape, params, dy)}, into);
+                                });
+  return {normalised, record_resample(input, x, params)};
 }
 
 ResampleParams upsample_params(const std::vector<int>& kernel) {

@@ -21,22 +21,31 @@ struct Var::Node {
 
 namespace {
 
-/// The sum of the terms as one; in place where nobody else holds the first.
+/// a + b; in place where nobody else holds a.
+Gradient sum_of(Gradient a, const Gradient& b) {
+  const Tensor first = std::move(a.tensor), second = b.tensor;
+  a.sums = {};
+  Tensor sum = first.is_unique() ? first : Tensor::empty(first.context(), first.shape(), first.dtype());
+  check(second.dtype() == first.dtype(), "backward: gradients of types ", first.dtype(), " and ",
+        second.dtype(), " meet");
+  run(AddScaled{first.buffer(), second.buffer(), sum.buffer(), first.numel(), a.factor, b.factor},
+      first.context());
+  return {sum};
+}
+
+/// The same sum of at most `most` terms, 1 at the least.
+std::vector<Gradient> merged(std::vector<Gradient> terms, std::size_t most) {
+  while (terms.size() > most) {
+    terms[1] = sum_of(std::exchange(terms[0], {}), std::exchange(terms[1], {}));
+    terms.erase(terms.begin());
+  }
+  return terms;
+}
+
+/// The sum of the terms as one.
 Gradient merged(std::vector<Gradient> terms) {
   if (terms.empty()) return {};
-  Gradient sum = std::move(terms.front());
-  for (std::size_t i = 1; i < terms.size(); ++i) {
-    const Tensor& term = terms[i].tensor;
-    const double factor = sum.factor;
-    const Tensor old = std::exchange(sum, {}).tensor;
-    Tensor result = old.is_unique() ? old : Tensor::empty(old.context(), old.shape(), old.dtype());
-    check(term.dtype() == old.dtype(), "backward: gradients of types ", old.dtype(), " and ", term.dtype(),
-          " meet");
-    run(AddScaled{old.buffer(), term.buffer(), result.buffer(), old.numel(), factor, terms[i].factor},
-        old.context());
-    sum = {result};
-  }
-  return sum;
+  return std::move(merged(std::move(terms), 1).front());
 }
 
 }  // namespace
@@ -69,6 +78,8 @@ void Var::zero_grad() {
   if (node_) node_->grad = {};
 }
 
+bool Var::uses_sums() const { return node_ && node_->uses_sums; }
+
 Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardFn backward, bool uses_sums) {
   Var result(std::move(value));
   if (std::none_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.requires_grad(); }))
@@ -85,13 +96,14 @@ Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardF
 /// One walk back from a value to the targets, or to all leaves when there are none.
 class Var::Walk final : public InputGradients {
  public:
-  Walk(const Var& from, const Tensor& grad_out, std::span<const Var> targets) : to_leaves_(targets.empty()) {
+  Walk(const Var& from, const Gradient& grad_out, std::span<const Var> targets)
+      : to_leaves_(targets.empty()) {
     check(from.node_ != nullptr, "backward: the value depends on nothing that requires a gradient");
-    check(grad_out.shape() == from.shape(), "backward: gradient of shape ", grad_out.shape(),
+    check(grad_out.tensor.shape() == from.shape(), "backward: gradient of shape ", grad_out.tensor.shape(),
           " for a value of shape ", from.shape());
     sort(from.node_.get());
     choose(targets);
-    contribute(from.node_.get(), {grad_out});
+    contribute(from.node_.get(), grad_out);
     for (auto node = order_.rbegin(); node != order_.rend(); ++node) visit(**node);
   }
 
@@ -110,10 +122,8 @@ class Var::Walk final : public InputGradients {
 
   std::vector<Gradient> take_others(std::size_t input, std::size_t most) override {
     Node* node = node_->inputs[input].get();
-    if (!wanted(input) || is_leaf(node) || consumers_[node] != 1) return {};
-    std::vector<Gradient> others = std::exchange(terms_[node], {});
-    if (others.size() <= most) return others;
-    return {merged(std::move(others))};
+    if (!wanted(input) || is_leaf(node)) return {};
+    return merged(std::exchange(terms_[node], {}), most);
   }
 
   bool wants_sums(std::size_t input) const override {
@@ -197,12 +207,12 @@ class Var::Walk final : public InputGradients {
   Context* context_ = nullptr;
 };
 
-void Var::backward(const Tensor& grad_out) const { Walk(*this, grad_out, {}); }
+void Var::backward(const Gradient& grad_out) const { Walk(*this, grad_out, {}); }
 
 std::vector<Tensor> vjp(const Var& y, const Tensor& cotangent, std::span<const Var> leaves) {
   check(!leaves.empty(), "vjp: no leaves given");
   for (const Var& leaf : leaves) check(leaf.requires_grad(), "vjp: a leaf does not require a gradient");
-  Var::Walk walk(y, cotangent, leaves);
+  Var::Walk walk(y, {cotangent}, leaves);
   std::vector<Tensor> results;
   for (const Var& leaf : leaves) {
     const Tensor grad = walk.result(leaf);

@@ -255,7 +255,7 @@ Var UNet::resampled_down(const DownLevel& level, const Var& h, const Var& shifts
 Var UNet::encode(const Var& x, const Var& shifts, const ForwardMode& mode, std::vector<Var>& skips) const {
   const double rescale = options_.rescale();
   // The first convolutions see the noisy image itself and stay in f32: bf16 would blur the smallest noise.
-  Var h = cast(conv_in_->forward(x), mode.compute), pyramid = x;
+  Var h = conv_in_->forward_as(x, mode.compute), pyramid = x;
   skips.push_back(h);
   for (std::size_t l = 0; l < levels(); ++l) {
     const DownLevel& level = down_[l];
@@ -272,7 +272,8 @@ Var UNet::encode(const Var& x, const Var& shifts, const ForwardMode& mode, std::
       h = cat_ ? concat_channels(combined, h) : add(combined, h);
     }
     if (progressive_input_ == ProgressiveInput::residual) {
-      pyramid = add(cast(level.pyramid_down->forward(pyramid), mode.compute), h, rescale, rescale);
+      // In this order the way back comes through the blocks last, whose norms add what came the other way.
+      pyramid = add(h, cast(level.pyramid_down->forward(pyramid), mode.compute), rescale, rescale);
       h = pyramid;
     }
     skips.push_back(h);

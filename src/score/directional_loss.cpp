@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "kernels/elementwise.h"
 #include "kernels/score_matching.h"
 #include "score/loss_family.h"
 #include "sgm/autograd/ops.h"
@@ -39,9 +40,10 @@ class DirectionalScoreMatching : public Loss {
                         inputs.weight.buffer(), per_image.buffer(), doutput.buffer(), dtangent.buffer(), n,
                         output.numel() / n, tangent.numel() / output.numel(), projected, reduces_to_mean()},
         context);
-    return {
-        mean_loss("directional_loss", per_image, {along.at.output, along.at.tangent}, {doutput, dtangent}),
-        per_image};
+    Tensor mean = Tensor::empty(context, {1}, DType::f64);
+    run(SumRows{per_image.buffer(), mean.buffer(), n, 1, 1.0 / static_cast<double>(n)}, context);
+    return {mean_loss("directional_loss", mean, {along.at.output, along.at.tangent}, {doutput, dtangent}),
+            per_image};
   }
   /// unit v, for every image its own unit.
   static Tensor scaled(const Tensor& v, const LossInputs& inputs) {

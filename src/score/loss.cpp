@@ -139,19 +139,19 @@ std::vector<double> Loss::draw(NoiseKey key, std::int64_t n) {
 
 LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, const LossInputs& inputs,
                           const Draws& draws) const {
-  check(inputs.label.numel() == x0.shape()[0] && draws.z.shape() == x0.shape(),
+  check(inputs.label.numel() == x0.shape()[0] && (!draws.z.defined() || draws.z.shape() == x0.shape()),
         "loss: ", inputs.label.numel(), " times and noise ", draws.z.shape(), " for images ", x0.shape());
   check(!draws_directions() || (draws.v.defined() && draws.v.shape() == x0.shape()),
         "loss: directions must be given like the images ", x0.shape());
   const AffineResult perturbed =
-      affine_step({.x = x0, .noise = Noise{{}, draws.z}, .a = inputs.mean_coeff, .c = inputs.std});
+      affine_step({.x = x0, .noise = Noise{draws.key, draws.z}, .a = inputs.mean_coeff, .c = inputs.std});
   return of_perturbed(network, perturbed.y, inputs, draws);
 }
 
 LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, const LossInputs& inputs,
                           NoiseKey key) const {
   key.purpose = Purpose::noise;
-  Draws draws{normal(x0.context(), x0.shape(), key, 1.0, x0.dtype()), {}};
+  Draws draws{.z = {}, .v = {}, .key = key};
   key.purpose = Purpose::direction;
   if (draws_directions()) draws.v = random_signs(x0.context(), x0.shape(), key, x0.dtype());
   return evaluate(network, x0, inputs, draws);
@@ -170,16 +170,17 @@ LossResult Loss::evaluate(const LossNetwork& network, const Tensor& x0, NoiseKey
   return evaluate(network, x0, inputs, key);
 }
 
-Var mean_loss(std::string_view op, const Tensor& per_image, std::vector<Var> outputs,
+Var mean_loss(std::string_view op, const Tensor& mean, std::vector<Var> outputs,
               std::vector<Tensor> gradients) {
-  Tensor mean = Tensor::empty(per_image.context(), {1}, DType::f64);
-  const std::int64_t n = per_image.numel();
-  run(SumRows{per_image.buffer(), mean.buffer(), n, 1, 1.0 / static_cast<double>(n)}, mean.context());
   return record(op, mean, std::move(outputs),
                 [gradients = std::move(gradients)](const Gradient& grad_out, InputGradients& into) {
                   for (std::size_t i = 0; i < gradients.size(); ++i) {
                     if (!into.wanted(i)) continue;
                     const Tensor& gradient = gradients[i];
+                    if (grad_out.is_one) {
+                      into.add(i, {gradient, grad_out.factor});
+                      continue;
+                    }
                     Tensor scaled = Tensor::empty(gradient.context(), gradient.shape(), gradient.dtype());
                     run(ScaleRows{gradient.buffer(), grad_out.tensor.buffer(), scaled.buffer(), 1,
                                   scaled.numel(), grad_out.factor, 0.0},
@@ -194,12 +195,21 @@ LossResult DenoisingLoss::of_perturbed(const LossNetwork& network, const Tensor&
   const std::int64_t n = x.shape()[0];
   const Var output = network.forward(x, inputs.label);
   Tensor per_image = Tensor::empty(x.context(), {n}, DType::f64);
+  Tensor mean = Tensor::empty(x.context(), {1}, DType::f64);
   Tensor gradient = Tensor::empty(x.context(), x.shape(), output.value().dtype());
-  run(ResidualLoss{output.value().const_buffer(), draws.z.buffer(), inputs.a.buffer(), inputs.b.buffer(),
-                   inputs.weight.buffer(), per_image.buffer(), gradient.buffer(), n, x.numel() / n,
-                   reduces_to_mean()},
+  run(ResidualLoss{.net = output.value().const_buffer(),
+                   .z = {draws.key, draws.z.buffer()},
+                   .a = inputs.a.buffer(),
+                   .b = inputs.b.buffer(),
+                   .weight = inputs.weight.buffer(),
+                   .loss = per_image.buffer(),
+                   .mean = mean.buffer(),
+                   .dnet = gradient.buffer(),
+                   .n = n,
+                   .per = x.numel() / n,
+                   .reduce_mean = reduces_to_mean()},
       x.context());
-  return {mean_loss("denoising_loss", per_image, {output}, {gradient}), per_image};
+  return {mean_loss("denoising_loss", mean, {output}, {gradient}), per_image};
 }
 
 // ---- table ------------------------------------------------------------------------------------------------

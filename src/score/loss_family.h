@@ -5,8 +5,8 @@
 
 namespace sgm {
 
-/// The mean of per_image [N] f64 on the tape, given its gradients to the network's outputs.
-Var mean_loss(std::string_view op, const Tensor& per_image, std::vector<Var> outputs,
+/// The mean over images of a loss, [1] f64, on the tape, given its gradients to the network's outputs.
+Var mean_loss(std::string_view op, const Tensor& mean, std::vector<Var> outputs,
               std::vector<Tensor> gradients);
 
 /// Score matching along directions v with E[v v^T] = 1, eq. 19: lambda E[v^T grad s v + |s|^2 / 2], with

@@ -38,6 +38,7 @@ Trainee::Trainee(const Config& config, const Dataset& dataset, Context& context,
   step_number_ = Tensor::zeros(context, {1}, DType::f64);
   loss_sum_ = Tensor::zeros(context, {options.losses}, DType::f64);
   norm_sum_ = Tensor::zeros(context, {1}, DType::f64);
+  one_ = Tensor::full(context, {options.losses}, 1.0, DType::f64);
 }
 
 NoiseKey Trainee::noise_key() const {
@@ -62,8 +63,7 @@ void Trainee::launch() {
 void Trainee::work() {
   optimizer_.zero_grad();  // of a capture that was given up
   const Var loss = losses();
-  loss.backward(
-      Tensor::full(context_, loss.shape(), 1.0 / static_cast<double>(loss.value().numel()), DType::f64));
+  loss.backward({.tensor = one_, .factor = 1.0 / static_cast<double>(one_.numel()), .is_one = true});
   optimizer_.update();
   loss_sum_.add(loss.value());
   norm_sum_.add(optimizer_.squared_norm());

@@ -56,11 +56,13 @@ struct Conv2dParams {
   int pad_end = 0;        // zeros after
   bool keep_f32 = false;  // bf16 input: write the f32 sums unrounded
   int dilation = 1;       // pixels from one tap of the filter to the next
+  bool round = false;  // f32 input: write bf16, for which gradients of the weight see the input rounded too
 };
 /// scale (conv(x, weight) + bias + residual); bias [K] and residual (shape of the output) may be absent. For
-/// 1x1 filters x2 may hold the last channels of the input, which are then never copied together.
+/// 1x1 filters x2 may hold the last channels of the input; `joined` is then the whole of it, where another op
+/// made it on its way (group_norm): one product in place of two.
 Var conv2d(const Var& x, const Var& weight, const Var& bias = {}, Conv2dParams params = {},
-           const Var& residual = {}, double scale = 1.0, const Var& x2 = {});
+           const Var& residual = {}, double scale = 1.0, const Var& x2 = {}, const Tensor& joined = {});
 
 struct GroupNormParams {
   int groups = 32;
@@ -76,9 +78,10 @@ struct ChannelShift {
   std::int64_t first = 0;
 };
 /// dropout(activation(gamma (x + shift - mean) rstd + beta)); the shift may be absent; x2 may hold the last
-/// channels of the input.
+/// channels of the input, and `joined` [N, H, W, C of both] is then filled with all of them where it is
+/// given.
 Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& params,
-               const ChannelShift& shift = {}, const Var& x2 = {});
+               const ChannelShift& shift = {}, const Var& x2 = {}, Tensor joined = {});
 
 /// Up-sampling by `up`, correlation with separable `taps`, down-sampling by `down`; pads may be negative.
 struct ResampleParams {
@@ -89,6 +92,14 @@ struct ResampleParams {
   std::vector<double> taps = {1.0};
 };
 Var resample(const Var& x, const ResampleParams& params);
+
+struct ResampledNorm {
+  Var normalised;  // resample(group_norm(x))
+  Var input;       // resample(x)
+};
+/// Both in one pass. The norm is without dropout.
+ResampledNorm resampled_group_norm(const Var& x, const Var& gamma, const Var& beta,
+                                   const GroupNormParams& norm, const ResampleParams& params);
 
 /// The operators of StyleGAN2 for `kernel`, e.g. {1, 3, 3, 1}; {1, 1} is nearest up and 2x2 mean down.
 ResampleParams upsample_params(const std::vector<int>& kernel);

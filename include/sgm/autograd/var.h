@@ -17,6 +17,8 @@ struct Gradient {
   double factor = 1.0;
   /// Sums of `tensor` over all its dimensions but the last, where the op that wrote it found them on its way.
   Tensor sums = {};
+  /// Known to be 1 everywhere: what starts the walk back from a loss.
+  bool is_one = false;
 
   bool defined() const { return tensor.defined(); }
   /// The product itself.
@@ -33,8 +35,8 @@ class InputGradients {
   /// Contributes to the gradient of an input, of the input's shape.
   virtual void add(std::size_t input, Gradient term) = 0;
 
-  /// When this op is the last that contributes to an input: takes what the others did, as at most `most`
-  /// terms, for the op to add them to its own contribution while it writes that. Else empty.
+  /// Takes what other ops have contributed to an input so far, as at most `most` terms, for the op to add
+  /// them to its own contribution while it writes that.
   virtual std::vector<Gradient> take_others(std::size_t input, std::size_t most) = 0;
   /// Whether the op that made the input can use Gradient::sums of what this op adds.
   virtual bool wants_sums(std::size_t input) const = 0;
@@ -60,6 +62,8 @@ class Var {
   const Shape& shape() const { return value_.shape(); }
   bool defined() const { return value_.defined(); }
   bool requires_grad() const { return node_ != nullptr; }
+  /// Whether the op that made it can use Gradient::sums.
+  bool uses_sums() const;
 
   /// Sum of the gradients that reached this leaf since zero_grad(); absent before the first.
   const Tensor& grad() const;
@@ -69,7 +73,8 @@ class Var {
 
   /// Back-propagates grad_out (shape of value()) into every leaf, freeing the tape on the way. Throws Error
   /// on a wrong shape, or when the tape was freed already.
-  void backward(const Tensor& grad_out) const;
+  void backward(const Tensor& grad_out) const { backward(Gradient{grad_out}); }
+  void backward(const Gradient& grad_out) const;
 
  private:
   struct Node;

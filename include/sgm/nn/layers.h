@@ -49,13 +49,20 @@ class ConvLayer : public Module {
   Var forward(const Var& x, const Var& residual, double rescale) const {
     return conv2d(x, weight_, bias(), params_, residual, rescale);
   }
-  /// 1x1 filters over the channels of x and then those of x2, which may be absent.
-  Var forward_two(const Var& x, const Var& x2) const {
-    return conv2d(x, weight_, bias(), params_, {}, 1.0, x2);
+  /// 1x1 filters over the channels of x and then those of x2, which may be absent; joined: both, where the
+  /// norm made it.
+  Var forward_two(const Var& x, const Var& x2, const Tensor& joined) const {
+    return conv2d(x, weight_, bias(), params_, {}, 1.0, x2, joined);
   }
   /// filter(conv(x)) + bias.
   Var forward_then(const Var& x, Conv2dParams params, const ResampleParams& filter) const {
     return add_bias(resample(conv2d(x, weight_, {}, params), filter), bias());
+  }
+  /// Output as `dtype`; of an f32 x only the output is rounded.
+  Var forward_as(const Var& x, DType dtype) const {
+    Conv2dParams params = params_;
+    params.round = dtype == DType::bf16;
+    return conv2d(x, weight_, bias(), params);
   }
   /// f32 output whatever x is.
   Var forward_f32(const Var& x) const;
@@ -85,8 +92,15 @@ class NormLayer : public Module {
   NormLayer(Builder& builder, int channels, int groups, Activation activation = Activation::none,
             double eps = 1e-6);
   Var forward(const Var& x) const { return group_norm(x, gamma_, beta_, params_); }
-  /// Over the channels of x and then those of x2, which may be absent.
-  Var forward_two(const Var& x, const Var& x2) const { return group_norm(x, gamma_, beta_, params_, {}, x2); }
+  /// Over the channels of x and then those of x2, which may be absent, leaving all of them in `joined` where
+  /// that is given.
+  Var forward_two(const Var& x, const Var& x2, const Tensor& joined = {}) const {
+    return group_norm(x, gamma_, beta_, params_, {}, x2, joined);
+  }
+  /// Resampled, and x too.
+  ResampledNorm forward_resampled(const Var& x, const ResampleParams& resample) const {
+    return resampled_group_norm(x, gamma_, beta_, params_, resample);
+  }
   /// With a shift before the norm and dropout after the activation.
   Var forward(const Var& x, const ChannelShift& shift, double dropout, const NoiseKey& key) const;
 

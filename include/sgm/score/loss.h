@@ -87,10 +87,11 @@ class Loss {
   /// The u of a batch of n that `key` draws (its purpose is ignored).
   static std::vector<double> draw(NoiseKey key, std::int64_t n);
 
-  /// What is random in a loss besides the noise levels; both like the images.
+  /// What is random in a loss besides the noise levels; both tensors like the images.
   struct Draws {
-    Tensor z;       // the noise
-    Tensor v = {};  // the directions, E[v v^T] = 1, of losses that draw them
+    Tensor z;           // the noise; absent: what `key` draws, made where it is used
+    Tensor v = {};      // the directions, E[v v^T] = 1, of losses that draw them
+    NoiseKey key = {};  // of the noise
   };
   /// Loss of images x0 [N, H, W, C] in data space at the noise levels of `inputs`. Reads numbers from the
   /// device only.

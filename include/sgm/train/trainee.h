@@ -93,6 +93,7 @@ class Trainee {
   Tensor step_number_;  // of the noise and of the dropout masks
   Tensor loss_sum_;     // like losses(): of the steps since the last read()
   Tensor norm_sum_;     // [1] f64: squared norms, likewise
+  Tensor one_;          // like losses()
   std::int64_t unread_ = 0;
   CapturedStep captured_;
 };

@@ -1,9 +1,11 @@
 #include "kernels/group_norm.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "backend/cpu/assign.h"
 #include "backend/cpu/group_norm_slices.h"
+#include "backend/scratch.h"
 
 namespace sgm {
 namespace {
@@ -104,6 +106,8 @@ class Forward {
     for (std::int64_t row = 0; row < op_.hw; ++row) {
       const T* in = x + row * part.ld;
       T* out = op_.y.as<T>() + (slice.n * op_.hw + row) * op_.c + column;
+      if (op_.joined)
+        std::copy_n(in, part.size, op_.joined.as<T>() + (slice.n * op_.hw + row) * op_.c + column);
       if (op_.dropout.rate == 0.0) {
 #pragma omp simd
         for (std::int64_t i = 0; i < part.size; ++i)
@@ -126,6 +130,19 @@ class Forward {
 
 void GroupNorm::cpu(Context&) const {
   dispatch_float(x.dtype, "group_norm", [&]<class T>(T) { Forward<T>{*this}(); });
+}
+
+void GroupNormResample::cpu(Context& context) const {
+  const Scratch normalised(context,
+                           static_cast<std::size_t>(norm.n * norm.hw * norm.c) * size_of(norm.x.dtype));
+  GroupNorm first = norm;
+  first.y = {normalised.data(), norm.x.dtype};
+  first.cpu(context);
+  UpFirDn then = resample;
+  then.x = first.y, then.y = y;
+  then.cpu(context);
+  then.x = norm.x, then.y = input;
+  then.cpu(context);
 }
 
 }  // namespace sgm

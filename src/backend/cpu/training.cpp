@@ -10,17 +10,25 @@ void ResidualLoss::cpu(Context&) const {
   dispatch_float(net.dtype, "loss", [&]<class T>(T) {
     using A = Accumulator<T>;
     const double reduction = reduce_mean ? 1.0 / static_cast<double>(per) : 0.5;
+    double total = 0;
     for (std::int64_t i = 0; i < n; ++i) {
       const double weight_i = weight.as<double>()[i], a_i = a.as<double>()[i], b_i = b.as<double>()[i];
       const double slope = 2.0 * reduction * weight_i * a_i / static_cast<double>(n);
       double sum = 0;
-      for (std::int64_t j = i * per; j < (i + 1) * per; ++j) {
-        const double residual = a_i * double(A(net.as<T>()[j])) + b_i * double(A(z.as<T>()[j]));
+      float drawn[4] = {};
+      for (std::int64_t e = 0; e < per; ++e) {
+        const std::int64_t j = i * per + e;
+        if (!z.given && e % 4 == 0)
+          normals_of(philox(z.key, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(e / 4)), drawn);
+        const double noise = z.given ? double(A(z.given.as<T>()[j])) : drawn[e % 4];
+        const double residual = a_i * double(A(net.as<T>()[j])) + b_i * noise;
         sum += residual * residual;
         dnet.as<T>()[j] = T(A(slope * residual));
       }
       loss.as<double>()[i] = weight_i * reduction * sum;
+      total += loss.as<double>()[i];
     }
+    *mean.as<double>() = total / static_cast<double>(n);
   });
 }
 

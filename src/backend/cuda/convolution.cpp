@@ -108,21 +108,36 @@ void forward_by_product(const Conv2d& op, CudaContext& device) {
   multiply("conv 1x1 forward", p, device);
 }
 
-/// dx = scale dy weight[:, first .. first + c).
-void grad_input_by_product(const Conv2dGradInput& op, Buffer dx, std::int64_t first, std::int64_t c,
-                           CudaContext& device) {
+/// Elements from a to b where these can be two matrices of one batch, else 0: b lies behind a, and 16-byte
+/// accesses to one are allowed to the other.
+std::int64_t distance(const Buffer& a, const Buffer& b, std::int64_t cols) {
+  constexpr std::int64_t kAlignment = 16;
+  const std::int64_t bytes = b.as<char>() - a.as<char>(), size = static_cast<std::int64_t>(size_of(a.dtype));
+  return a && b && bytes > 0 && bytes % kAlignment == 0 && cols * size % kAlignment == 0 ? bytes / size : 0;
+}
+
+/// dx = scale dy weight[:, first .. first + c), for each input; for two alike in one batch.
+void grad_input_by_product(const Conv2dGradInput& op, CudaContext& device) {
   const ConvShape& s = op.shape;
-  const Product p{.a = op.dy,
-                  .b = advanced(op.weight, first),
-                  .d = dx,
-                  .m = output_pixels(s),
-                  .n = c,
-                  .k = s.k,
-                  .lda = s.k,
-                  .ldb = s.c,
-                  .ldd = c,
-                  .alpha = op.scale};
-  multiply("conv 1x1 grad input", p, device);
+  const auto multiply_for = [&](Buffer dx, std::int64_t first, std::int64_t c, std::int64_t apart) {
+    const Product p{.a = op.dy,
+                    .b = advanced(op.weight, first),
+                    .d = dx,
+                    .batch = apart ? 2 : 1,
+                    .m = output_pixels(s),
+                    .n = c,
+                    .k = s.k,
+                    .lda = s.k,
+                    .ldb = s.c,
+                    .ldd = c,
+                    .stride_b = apart ? c : 0,
+                    .stride_d = apart,
+                    .alpha = op.scale};
+    multiply("conv 1x1 grad input", p, device);
+  };
+  const std::int64_t c1 = s.c - s.c2, apart = c1 == s.c2 ? distance(op.dx, op.dx2, c1) : 0;
+  if (op.dx) multiply_for(op.dx, 0, c1, apart);
+  if (op.dx2 && !apart) multiply_for(op.dx2, c1, s.c2, 0);
 }
 
 /// dweight[:, first .. first + c) = scale dy^T x.
@@ -162,11 +177,7 @@ void Conv2dGradInput::cuda(Context& context) const {
   check(dx.dtype == dy.dtype && (!dx2 || dx2.dtype == dy.dtype), "conv2d gradient: inputs in ", dx.dtype,
         " beside outputs in ", dy.dtype);
   if (output_pixels(shape) * shape.k == 0) return;
-  if (is_product(shape)) {
-    if (dx) grad_input_by_product(*this, dx, 0, shape.c - shape.c2, device);
-    if (dx2) grad_input_by_product(*this, dx2, shape.c - shape.c2, shape.c2, device);
-    return;
-  }
+  if (is_product(shape)) return grad_input_by_product(*this, device);
   device.part<cudnn::ConvPlans>().execute(
       "conv grad input", bytes_moved(shape, dx.dtype, weight.dtype, dy.dtype),
       graph_of(ConvGraph::Kind::grad_input, shape, dy.dtype, scale, device), {dx.data, weight.data, dy.data});

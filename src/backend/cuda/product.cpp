@@ -206,13 +206,14 @@ bool CublasLt::execute(const Product& p) {
   return true;
 }
 
-/// Bytes of all operands, each once.
+/// Bytes of all operands, each once: a matrix that a batch shares, too.
 std::int64_t bytes_moved(const Product& p) {
   const auto bytes = [](const ConstBuffer& buffer, std::int64_t n) {
     return buffer ? n * static_cast<std::int64_t>(size_of(buffer.dtype)) : 0;
   };
-  return p.batch *
-             (bytes(p.a, p.m * p.k) + bytes(p.b, p.k * p.n) + bytes(p.c, p.m * p.n) + bytes(p.d, p.m * p.n)) +
+  const std::int64_t of_a = p.stride_a ? p.batch : 1;
+  return of_a * bytes(p.a, p.m * p.k) +
+         p.batch * (bytes(p.b, p.k * p.n) + bytes(p.c, p.m * p.n) + bytes(p.d, p.m * p.n)) +
          bytes(p.bias, p.n);
 }
 
