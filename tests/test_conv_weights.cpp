@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/cpu/cpu_context.h"
+#include "backend/cpu/onednn.h"
 #include "naive.h"
 #include "sgm/autograd/ops.h"
 
@@ -70,6 +72,19 @@ TEST_P(ConvWeights, ServeEveryImageSizeAndPrecision) {
   const Tensor w = weights(*context, kSmall, 1);
   for (const std::int64_t size : {3, 8, 16, 5})
     for (const std::int64_t n : {1, 3}) expect_right(*context, {{n, size, size, 8}, 16, 3}, w);
+}
+
+TEST_P(ConvWeights, OfMoreTensorsThanAreKeptAreRightAndTakeNoMoreMemory) {
+  const auto context = create_context("cpu", 1);
+  OneDnn& dnn = static_cast<CpuContext&>(*context).onednn();
+  std::vector<Tensor> all;
+  for (std::uint32_t stream = 0; stream < OneDnn::kMostPacked + 10; ++stream) {
+    all.push_back(weights(*context, kPointwise, stream));
+    expect_right(*context, kPointwise, all.back());
+  }
+  EXPECT_EQ(dnn.packed_count(), OneDnn::kMostPacked);
+  expect_right(*context, kPointwise, all.front());  // made room long ago
+  EXPECT_EQ(dnn.packed_count(), OneDnn::kMostPacked);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, ConvWeights, testing::Values(DType::f32, DType::bf16),

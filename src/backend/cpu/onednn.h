@@ -4,6 +4,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -44,14 +45,28 @@ class OneDnn {
   struct Packed {
     std::uint64_t version = ~std::uint64_t{0};
     dnnl::memory memory;
+    std::uint64_t used = 0;  // when, in calls of packed()
   };
-  Packed& packed(const void* weights, const Key& key) { return packed_[{weights, key}]; }
+  /// More tensors than any network has: those of networks that are gone make room.
+  static constexpr std::size_t kMostPacked = 1024;
+
+  Packed& packed(const void* weights, const Key& key) {
+    Packed& found = packed_[{weights, key}];
+    found.used = ++calls_;
+    if (packed_.size() > kMostPacked)
+      packed_.erase(std::min_element(packed_.begin(), packed_.end(), [](const auto& a, const auto& b) {
+        return a.second.used < b.second.used;
+      }));
+    return found;
+  }
+  std::size_t packed_count() const { return packed_.size(); }
 
  private:
   dnnl::engine engine_;
   dnnl::stream stream_;
   std::map<Key, std::unique_ptr<Entry>> entries_;
   std::map<std::pair<const void*, Key>, Packed> packed_;
+  std::uint64_t calls_ = 0;
 };
 
 /// "2.6.3", the library that runs, not the one that compiled.
