@@ -1,0 +1,60 @@
+// 3x3 convolutions by tiles: how the work is cut into threads and batches must not show in any bit.
+
+#include "backend/cpu/winograd.h"
+
+#include <gtest/gtest.h>
+
+#include "sgm/tensor/math.h"
+
+namespace sgm {
+namespace {
+
+// More tiles than are transformed at a time, cut by the border; a panel of half the width.
+constexpr ConvShape kShape = {16, 30, 29, 144, 176, 3, 3, 30, 29, 1, 1, 1};
+
+class Winograd : public testing::TestWithParam<DType> {
+ protected:
+  struct Results {
+    std::vector<float> y, dx, dweight;
+  };
+
+  static Results results(int threads, std::int64_t images) {
+    const auto context = create_context("cpu", threads);
+    ConvShape s = kShape;
+    s.n = images;
+    std::uint64_t seed = 0;
+    const auto draw = [&](const Shape& shape, DType dtype) {
+      return normal(*context, shape, NoiseKey{.seed = ++seed}).to(dtype);
+    };
+    const DType type = GetParam();
+    const Tensor x = draw({s.n, s.h, s.w, s.c}, type), dy = draw({s.n, s.oh, s.ow, s.k}, type);
+    const Tensor weight = draw({s.k, 3, 3, s.c}, DType::f32), bias = draw({s.k}, DType::f32);
+    Tensor y = draw(dy.shape(), type), dx = draw(x.shape(), type), dweight = draw(weight.shape(), DType::f32);
+    winograd::convolve({x.buffer(), {}, weight.buffer(), bias.buffer(), {}, y.buffer(), s, 1.0, 0}, *context);
+    winograd::convolve_grad_input({dy.buffer(), weight.buffer(), dx.buffer(), {}, s, 0.7}, *context);
+    winograd::convolve_grad_weight({x.buffer(), {}, dy.buffer(), dweight.buffer(), {}, s, 0.7}, *context);
+    return {y.to_host(), dx.to_host(), dweight.to_host()};
+  }
+};
+
+TEST_P(Winograd, GivesTheSameBitsOnAnyNumberOfThreads) {
+  const Results one = results(1, kShape.n);
+  for (const int threads : {2, 7}) {  // 7: more than there are panels of output channels
+    const Results more = results(threads, kShape.n);
+    EXPECT_EQ(one.y, more.y) << threads;
+    EXPECT_EQ(one.dx, more.dx) << threads;
+    EXPECT_EQ(one.dweight, more.dweight) << threads;
+  }
+}
+
+TEST_P(Winograd, GivesAnImageTheSameBitsInAnyBatch) {
+  const Results many = results(2, kShape.n), one = results(2, 1);
+  EXPECT_TRUE(std::equal(one.y.begin(), one.y.end(), many.y.begin()));
+  EXPECT_TRUE(std::equal(one.dx.begin(), one.dx.end(), many.dx.begin()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Winograd, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& row) { return std::string(name_of(row.param)); });
+
+}  // namespace
+}  // namespace sgm
