@@ -56,12 +56,17 @@ Work work_of(const Op& op) {
   return work;
 }
 
+/// An op whose cpu() takes scratch memory. On a dry CPU it is called all the same, so that what it takes is
+/// counted, and touches no memory.
+template <class Op>
+concept TakesScratch = KernelOp<Op> && Op::kTakesScratch;
+
 /// Executes an op where its operands live: the only branch on the device in the project.
 template <KernelOp Op>
 void run(const Op& op, Context& context) {
   const Range range(context, op_name<Op>());
   if (context.is_cpu()) {
-    if (context.note(work_of(op))) op.cpu(context);
+    if (context.note(work_of(op)) || TakesScratch<Op>) op.cpu(context);
     return;
   }
   if constexpr (kHasCuda) return op.cuda(context);

@@ -31,8 +31,8 @@ class Replay {
 /// What bounds a launch: the device's memory, or its multipliers (convolutions and matrix products).
 enum class Traffic { memory_bound, product };
 
-/// One launch on a GPU, one op on a CPU: the bytes of memory that it reads and writes when every operand moves
-/// once, and the arithmetic of products.
+/// One launch on a GPU, one op on a CPU: the bytes of memory that it reads and writes when every operand
+/// moves once, and the arithmetic of products.
 struct Work {
   const char* kernel;
   Traffic kind = Traffic::memory_bound;
@@ -97,6 +97,9 @@ class Context {
   }
   /// Whether products of f32 operands may round them to TF32, where there is such a thing.
   virtual void allow_tf32(bool /*on*/) {}
+  /// Whether gradients cost time rather than memory: what is cheap to make again is not kept for them.
+  void set_recompute(bool on) { recomputes_ = on; }
+  bool recomputes() const { return recomputes_; }
   /// Opens and closes what profilers that wait for the program record (nsys, ncu).
   virtual void set_profiling(bool /*on*/) {}
 
@@ -118,6 +121,7 @@ class Context {
 
  private:
   const bool is_dry_;
+  bool recomputes_ = false;
   std::atomic<std::uint64_t> stamp_ = 0;
   std::unordered_map<const char*, LaunchCount> counts_;
   Recorder* recorder_ = nullptr;
@@ -136,9 +140,9 @@ class Range {
 };
 
 /// "cpu" with `threads` OpenMP threads (0: all cores the process may use), "cuda" (the first device that
-/// CUDA_VISIBLE_DEVICES shows) holding at most `max_memory` bytes (0: all there are), or "cpu-dry" and
-/// "cuda-dry": no device at all, memory is address space only and work is counted and not executed. Throws
-/// Error for a device that this build or machine lacks, saying which and why.
+/// CUDA_VISIBLE_DEVICES shows), either with tensors of at most `max_memory` bytes (0: all there are), or
+/// "cpu-dry" and "cuda-dry": no device at all, memory is address space only and work is counted and not
+/// executed. Throws Error for a device that this build or machine lacks, saying which and why.
 std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0,
                                         std::size_t max_memory = 0);
 

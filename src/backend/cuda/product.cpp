@@ -235,7 +235,10 @@ void multiply(const char* kernel, const Product& product, CudaContext& device) {
   const ReadyBias bias(product.bias, product.n, 1.0, product.d.dtype, device);
   Product p = product;
   p.bias = bias.buffer();
-  if (!device.note({kernel, Traffic::product, bytes_moved(p)})) return;
+  if (!device.note({kernel, Traffic::product, bytes_moved(p)})) {
+    const Scratch most(device, workspace_size(kMostWorkspace));
+    return;
+  }
   CublasLt& library = device.part<CublasLt>();
   if (library.execute(p)) return;
   const bool rows_in_one_matrix = p.batch == 1 || p.stride_d == p.m * p.ldd;
