@@ -13,6 +13,13 @@ function(sgm_find_cudnn)
                PATH_SUFFIXES lib lib64 lib/x64 lib/x86_64-linux-gnu)
 endfunction()
 
+# CUPTI, which records launches for sgm profile, is opened at run time: its header is all that a build needs.
+function(sgm_find_cupti)
+  find_path(SGM_CUPTI_INCLUDE_DIR cupti.h HINTS ${CUDAToolkit_INCLUDE_DIRS}
+            ${CUDAToolkit_LIBRARY_ROOT}/extras/CUPTI/include)
+  find_library(SGM_CUPTI_LIBRARY cupti HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/extras/CUPTI/lib64)
+endfunction()
+
 set(SGM_CUDA_MISSING "")
 if(NOT SGM_CUDA)
   set(SGM_CUDA_MISSING "SGM_CUDA is OFF")
@@ -59,6 +66,7 @@ if(NOT SGM_CUDA_MISSING)
     set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
   endif()
   enable_language(CUDA)
+  sgm_find_cupti()
 endif()
 
 # Options of targets that hold .cu files. (CMake 3.25 knows no CUDA_STANDARD 20 for nvcc.)

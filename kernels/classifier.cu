@@ -161,9 +161,7 @@ __global__ void __launch_bounds__(kThreads)
 void Standardise::cuda(Context& context) const {
   dispatch_storage(x.dtype, "standardise", [&]<class T>(T) {
     const ScaledImage image{scale.as<double>(), shift.as<double>(), per, c, packs<T>({x.data, y.data}, per)};
-    launch(sgm::cuda(context),
-           {"standardise", static_cast<unsigned>(n), kThreads,
-            bytes_of(x, n * per) + bytes_of(y, n * per) + bytes_of(mean, 2 * n)},
+    launch(sgm::cuda(context), {"standardise", static_cast<unsigned>(n), kThreads, cost().bytes},
            standardise_kernel<T>, x.as<T>(), image, y.as<T>(), mean.as<double>(), rstd.as<double>());
   });
 }
@@ -172,9 +170,7 @@ void StandardiseGrad::cuda(Context& context) const {
   dispatch_storage(x.dtype, "standardise", [&]<class T>(T) {
     const ScaledImage image{scale.as<double>(), shift.as<double>(), per, c,
                             packs<T>({x.data, dy.data, dx.data}, per)};
-    launch(sgm::cuda(context),
-           {"standardise_grad", static_cast<unsigned>(n), kThreads,
-            bytes_of(x, n * per) + bytes_of(dy, n * per) + bytes_of(dx, n * per) + bytes_of(mean, 2 * n)},
+    launch(sgm::cuda(context), {"standardise_grad", static_cast<unsigned>(n), kThreads, cost().bytes},
            standardise_grad_kernel<T>, x.as<T>(), image, mean.as<double>(), rstd.as<double>(), dy.as<T>(),
            dx.as<T>());
   });
@@ -183,19 +179,15 @@ void StandardiseGrad::cuda(Context& context) const {
 void MeanPixels::cuda(Context& context) const {
   dispatch_storage(x.dtype, "mean_pixels", [&]<class T>(T) {
     using A = Accumulator<T>;
-    launch(
-        sgm::cuda(context),
-        {"mean_pixels", static_cast<unsigned>(n), kThreads, bytes_of(x, n * pixels * c) + bytes_of(y, n * c)},
-        mean_pixels_kernel<T>, x.as<T>(), y.as<A>(), pixels, c, packs<T>({x.data, y.data}, c));
+    launch(sgm::cuda(context), {"mean_pixels", static_cast<unsigned>(n), kThreads, cost().bytes},
+           mean_pixels_kernel<T>, x.as<T>(), y.as<A>(), pixels, c, packs<T>({x.data, y.data}, c));
   });
 }
 
 void MeanPixelsGrad::cuda(Context& context) const {
   dispatch_storage(dx.dtype, "mean_pixels", [&]<class T>(T) {
     using A = Accumulator<T>;
-    launch(sgm::cuda(context),
-           {"mean_pixels_grad", static_cast<unsigned>(n), kThreads,
-            bytes_of(dy, n * c) + bytes_of(dx, n * pixels * c)},
+    launch(sgm::cuda(context), {"mean_pixels_grad", static_cast<unsigned>(n), kThreads, cost().bytes},
            mean_pixels_grad_kernel<T>, dy.as<A>(), dx.as<T>(), pixels, c,
            static_cast<A>(factor / static_cast<double>(pixels)), packs<T>({dy.data, dx.data}, c));
   });
@@ -204,9 +196,7 @@ void MeanPixelsGrad::cuda(Context& context) const {
 void CrossEntropy::cuda(Context& context) const {
   check(x.dtype == DType::f32, "cross_entropy: on a GPU numbers are f32, got ", x.dtype,
         "; use --device cpu");
-  launch(sgm::cuda(context),
-         {"cross_entropy", blocks_for(rows, kRows), kThreads,
-          bytes_of(x, rows * cols) + bytes_of(dx, rows * cols) + 3 * bytes_of(loss, rows)},
+  launch(sgm::cuda(context), {"cross_entropy", blocks_for(rows, kRows), kThreads, cost().bytes},
          cross_entropy_kernel, x.as<float>(), label.as<double>(), loss.as<double>(), dx.as<float>(),
          correct.as<double>(), rows, cols);
 }

@@ -15,6 +15,9 @@ struct Standardise {
   Buffer y;                  // [n, per]
   Buffer mean, rstd;         // [n], f64
   std::int64_t n, per, c;
+  OpCost cost() const {
+    return {bytes_of({x, y}, n * per) + bytes_of({scale, shift}, c) + bytes_of({mean, rstd}, n)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -28,6 +31,9 @@ struct StandardiseGrad {
   ConstBuffer dy;            // [n, per], like x
   Buffer dx;                 // [n, per], like x
   std::int64_t n, per, c;
+  OpCost cost() const {
+    return {bytes_of({x, dy, dx}, n * per) + bytes_of({scale, shift}, c) + bytes_of({mean, rstd}, n)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -37,6 +43,7 @@ struct MeanPixels {
   ConstBuffer x;  // [n, pixels, c]
   Buffer y;       // [n, c]; f32 beside bf16
   std::int64_t n, pixels, c;
+  OpCost cost() const { return {bytes_of(x, n * pixels * c) + bytes_of(y, n * c)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -47,6 +54,7 @@ struct MeanPixelsGrad {
   Buffer dx;       // [n, pixels, c]
   std::int64_t n, pixels, c;
   double factor;
+  OpCost cost() const { return {bytes_of(dy, n * c) + bytes_of(dx, n * pixels * c)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -60,6 +68,7 @@ struct CrossEntropy {
   Buffer dx;          // [rows, cols], like x
   Buffer correct;     // [rows], f64: 1 or 0
   std::int64_t rows, cols;
+  OpCost cost() const { return {bytes_of({x, dx}, rows * cols) + bytes_of({label, loss, correct}, rows)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -32,13 +32,14 @@ struct LaunchSpec {
   dim3 threads;
   std::int64_t bytes;
   std::size_t shared_bytes = 0;  // dynamic shared memory
+  double flop = 0;               // of products
 };
 
 /// Puts kernel(args...) on the device's stream. Throws Error naming the kernel when the launch is refused.
 template <class... Params, class... Args>
 void launch(CudaContext& device, const LaunchSpec& spec, void (*kernel)(Params...), const Args&... args) {
   static_assert(sizeof...(Params) == sizeof...(Args));
-  if (spec.blocks.x == 0 || !device.note({spec.name, Traffic::memory_bound, spec.bytes})) return;
+  if (spec.blocks.x == 0 || !device.note({spec.name, Traffic::memory_bound, spec.bytes, spec.flop})) return;
 #ifdef SGM_EMULATE_CUDA
   emulator::launch({spec.name, spec.blocks, spec.threads, spec.shared_bytes}, device.stream(), kernel,
                    static_cast<Params>(args)...);
@@ -60,11 +61,6 @@ void launch(CudaContext& device, const LaunchSpec& spec, void (*kernel)(Params..
 /// Blocks that cover n items, `per_block` each.
 inline unsigned blocks_for(std::int64_t n, std::int64_t per_block) {
   return static_cast<unsigned>((n + per_block - 1) / per_block);
-}
-
-/// Bytes of n elements of a type; of an absent operand: none.
-inline std::int64_t bytes_of(const ConstBuffer& buffer, std::int64_t n) {
-  return buffer ? n * static_cast<std::int64_t>(size_of(buffer.dtype)) : 0;
 }
 
 /// Calls body(T{}) for the element types of images and parameters.

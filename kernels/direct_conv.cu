@@ -113,15 +113,15 @@ void convolve_directly(const Conv2d& op, CudaContext& device) {
         "conv2d: ", op.x.dtype, " to ", op.y.dtype,
         " is not among the pairs bf16 to bf16, bf16 to f32 and f32 to f32");
   const ReadyBias bias(op.bias, s.k, 1.0, DType::f32, device);
-  const std::int64_t pixels = s.n * s.oh * s.ow, outputs = pixels * s.k, weights = s.k * s.r * s.s * s.c;
-  const std::int64_t bytes = bytes_of(op.x, s.n * s.h * s.w * s.c) + bytes_of(op.weight, weights) +
-                             bytes_of(op.residual, outputs) + bytes_of(op.y, outputs);
+  const std::int64_t pixels = s.n * s.oh * s.ow, outputs = pixels * s.k;
+  const OpCost cost = op.cost();
   const bool packed = packs<bfloat16>({op.x.data, op.weight.data}, s.c);
   const auto start = [&]<int kOutputs, bool kPacked>() {
     const dim3 blocks(outputs ? blocks_for(pixels, kGroups * kPixels) : 0, blocks_for(s.k, kOutputs));
-    launch(device, {"direct conv", blocks, kThreads, bytes}, direct_conv_kernel<kOutputs, kPacked>,
-           op.x.as<bfloat16>(), op.weight.as<bfloat16>(), bias.buffer().as<float>(), op.residual.as<float>(),
-           op.y.as<float>(), s, static_cast<float>(op.scale));
+    launch(device, {"direct conv", blocks, kThreads, cost.bytes, 0, cost.flop},
+           direct_conv_kernel<kOutputs, kPacked>, op.x.as<bfloat16>(), op.weight.as<bfloat16>(),
+           bias.buffer().as<float>(), op.residual.as<float>(), op.y.as<float>(), s,
+           static_cast<float>(op.scale));
   };
   if (s.k == 3) return packed ? start.operator()<3, true>() : start.operator()<3, false>();
   packed ? start.operator()<4, true>() : start.operator()<4, false>();

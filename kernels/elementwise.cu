@@ -205,20 +205,17 @@ void AddScaled::cuda(Context& context) const {
 void ScaleRows::cuda(Context& context) const {
   dispatch_float(x.dtype, "scale_rows", [&]<class T>(T) {
     const std::int64_t n = rows * cols;
-    launch(
-        sgm::cuda(context),
-        {"scale_rows", span_blocks<T>(n), kThreads, bytes_of(x, n) + bytes_of(scale, rows) + bytes_of(y, n)},
-        scale_rows_kernel<T>, x.as<T>(), scale.as<double>(), y.as<T>(), n, cols, factor, shift,
-        packs<T>({x.data, y.data}, cols));
+    launch(sgm::cuda(context), {"scale_rows", span_blocks<T>(n), kThreads, cost().bytes},
+           scale_rows_kernel<T>, x.as<T>(), scale.as<double>(), y.as<T>(), n, cols, factor, shift,
+           packs<T>({x.data, y.data}, cols));
   });
 }
 
 void AddBias::cuda(Context& context) const {
   dispatch_float(x.dtype, "add_bias", [&]<class T>(T) {
     const std::int64_t n = rows * cols;
-    launch(sgm::cuda(context),
-           {"add_bias", span_blocks<T>(n), kThreads, bytes_of(x, n) + bytes_of(bias, cols) + bytes_of(y, n)},
-           add_bias_kernel<T>, x.as<T>(), bias.as<Accumulator<T>>(), y.as<T>(), n, cols,
+    launch(sgm::cuda(context), {"add_bias", span_blocks<T>(n), kThreads, cost().bytes}, add_bias_kernel<T>,
+           x.as<T>(), bias.as<Accumulator<T>>(), y.as<T>(), n, cols,
            packs<T>({x.data, bias.data, y.data}, cols));
   });
 }
@@ -228,7 +225,7 @@ void ConcatChannels::cuda(Context& context) const {
     const ChannelSplit split = channel_split<T>(a, b, y, rows, ca, cb);
     launch(sgm::cuda(context),
            {"concat_channels", blocks_for(rows * (split.first + split.second), kThreads), kThreads,
-            2 * bytes_of(y, rows * (ca + cb))},
+            cost().bytes},
            concat_kernel<T>, a.as<T>(), b.as<T>(), y.as<T>(), split);
   });
 }
@@ -236,10 +233,10 @@ void ConcatChannels::cuda(Context& context) const {
 void SplitChannels::cuda(Context& context) const {
   dispatch_size(y.dtype, "split_channels", [&]<class T>(T) {
     const ChannelSplit split = channel_split<T>(a, b, y, rows, ca, cb);
-    launch(sgm::cuda(context),
-           {"split_channels", blocks_for(rows * (split.first + split.second), kThreads), kThreads,
-            2 * (bytes_of(a, rows * ca) + bytes_of(b, rows * cb))},
-           split_kernel<T>, y.as<T>(), a.as<T>(), b.as<T>(), split);
+    launch(
+        sgm::cuda(context),
+        {"split_channels", blocks_for(rows * (split.first + split.second), kThreads), kThreads, cost().bytes},
+        split_kernel<T>, y.as<T>(), a.as<T>(), b.as<T>(), split);
   });
 }
 

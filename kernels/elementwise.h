@@ -14,6 +14,7 @@ struct Activate {
   Buffer y;       // [n]
   std::int64_t n;
   Activation activation;
+  OpCost cost() const { return {bytes_of({x, y}, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -24,6 +25,7 @@ struct ActivateGrad {
   Buffer dx;          // [n]
   std::int64_t n;
   Activation activation;
+  OpCost cost() const { return {bytes_of({x, dy, dx}, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -34,6 +36,7 @@ struct AddScaled {
   Buffer y;          // [n]
   std::int64_t n;
   double alpha, beta;
+  OpCost cost() const { return {bytes_of({a, b, y}, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -45,6 +48,7 @@ struct ScaleRows {
   Buffer y;           // [rows, cols]
   std::int64_t rows, cols;
   double factor, shift;  // y = factor scale x + shift
+  OpCost cost() const { return {bytes_of({x, y}, rows * cols) + bytes_of(scale, rows)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -55,6 +59,7 @@ struct AddBias {
   ConstBuffer bias;  // [cols]; f32 beside bf16
   Buffer y;          // [rows, cols]
   std::int64_t rows, cols;
+  OpCost cost() const { return {bytes_of({x, y}, rows * cols) + bytes_of(bias, cols)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -64,6 +69,7 @@ struct ConcatChannels {
   ConstBuffer a, b;  // [rows, ca], [rows, cb]
   Buffer y;          // [rows, ca + cb]
   std::int64_t rows, ca, cb;
+  OpCost cost() const { return {2 * bytes_of(y, rows * (ca + cb))}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -73,6 +79,7 @@ struct SplitChannels {
   ConstBuffer y;  // [rows, ca + cb]
   Buffer a, b;    // [rows, ca], [rows, cb]
   std::int64_t rows, ca, cb;
+  OpCost cost() const { return {2 * (bytes_of(a, rows * ca) + bytes_of(b, rows * cb))}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -83,6 +90,7 @@ struct SumRows {
   Buffer y;       // [cols]
   std::int64_t rows, cols;
   double scale = 1.0;
+  OpCost cost() const { return {bytes_of(x, rows * cols) + bytes_of(y, cols)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -93,6 +101,7 @@ struct Softmax {
   Buffer y;       // [rows, cols]
   std::int64_t rows, cols;
   double scale;
+  OpCost cost() const { return {bytes_of({x, y}, rows * cols)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -103,6 +112,7 @@ struct SoftmaxGrad {
   Buffer dx;          // [rows, cols]
   std::int64_t rows, cols;
   double scale;
+  OpCost cost() const { return {bytes_of({y, dy, dx}, rows * cols)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -113,6 +123,7 @@ struct FourierEmbedding {
   ConstBuffer w;  // [half]
   Buffer y;       // [n, 2 half]
   std::int64_t n, half;
+  OpCost cost() const { return {bytes_of(u, n) + bytes_of(w, half) + bytes_of(y, n * 2 * half)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -124,6 +135,7 @@ struct PositionalEmbedding {
   ConstBuffer t;  // [n], f64
   Buffer y;       // [n, dim]
   std::int64_t n, dim;
+  OpCost cost() const { return {bytes_of(t, n) + bytes_of(y, n * dim)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -150,6 +162,7 @@ struct InverseSigma {
     const double index = whole < 0.0 ? 0.0 : last < whole ? last : whole;
     return 1.0 / (sigma_max * pow(sigma_min / sigma_max, index / (last > 1.0 ? last : 1.0)));
   }
+  OpCost cost() const { return {bytes_of({label, scale}, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

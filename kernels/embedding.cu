@@ -51,9 +51,7 @@ __global__ void __launch_bounds__(kThreads) inverse_sigma_kernel(InverseSigma op
 
 void FourierEmbedding::cuda(Context& context) const {
   dispatch_storage(y.dtype, "fourier_embedding", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"fourier_embedding", blocks_for(n * half, kThreads), kThreads,
-            bytes_of(u, n) + bytes_of(w, half) + bytes_of(y, n * 2 * half)},
+    launch(sgm::cuda(context), {"fourier_embedding", blocks_for(n * half, kThreads), kThreads, cost().bytes},
            fourier_kernel<T>, u.as<double>(), w.as<T>(), y.as<T>(), n, half);
   });
 }
@@ -62,15 +60,13 @@ void PositionalEmbedding::cuda(Context& context) const {
   const float step = -(std::log(10000.0f) / static_cast<float>(dim / 2 - 1));
   dispatch_storage(y.dtype, "positional_embedding", [&]<class T>(T) {
     launch(sgm::cuda(context),
-           {"positional_embedding", blocks_for(n * (dim - dim / 2), kThreads), kThreads,
-            bytes_of(t, n) + bytes_of(y, n * dim)},
+           {"positional_embedding", blocks_for(n * (dim - dim / 2), kThreads), kThreads, cost().bytes},
            positional_kernel<T>, t.as<double>(), y.as<T>(), n, dim, step);
   });
 }
 
 void InverseSigma::cuda(Context& context) const {
-  launch(sgm::cuda(context),
-         {"inverse_sigma", blocks_for(n, kThreads), kThreads, bytes_of(label, n) + bytes_of(scale, n)},
+  launch(sgm::cuda(context), {"inverse_sigma", blocks_for(n, kThreads), kThreads, cost().bytes},
          inverse_sigma_kernel, *this);
 }
 

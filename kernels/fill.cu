@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads)
 
 void Fill::cuda(Context& context) const {
   dispatch_float(y.dtype, "fill", [&]<class T>(T) {
-    launch(sgm::cuda(context), {"fill", blocks_for(n, kThreads), kThreads, bytes_of(y, n)}, fill_kernel<T>,
+    launch(sgm::cuda(context), {"fill", blocks_for(n, kThreads), kThreads, cost().bytes}, fill_kernel<T>,
            y.as<T>(), n, static_cast<T>(static_cast<Accumulator<T>>(value)));
   });
 }
@@ -38,8 +38,7 @@ void Cast::cuda(Context& context) const {
   dispatch_float(x.dtype, "cast", [&]<class From>(From) {
     dispatch_float(y.dtype, "cast", [&]<class To>(To) {
       const bool packed = packs<From>({x.data}, kSpan) && packs<To>({y.data}, kSpan);
-      launch(sgm::cuda(context),
-             {"cast", blocks_for(n, kThreads * kSpan), kThreads, bytes_of(x, n) + bytes_of(y, n)},
+      launch(sgm::cuda(context), {"cast", blocks_for(n, kThreads * kSpan), kThreads, cost().bytes},
              cast_kernel<From, To>, x.as<From>(), y.as<To>(), n, packed,
              static_cast<Accumulator<From>>(scale));
     });

@@ -10,6 +10,7 @@ struct Fill {
   Buffer y;
   std::int64_t n;
   double value;
+  OpCost cost() const { return {bytes_of(y, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -20,6 +21,7 @@ struct Cast {
   Buffer y;
   std::int64_t n;
   double scale = 1.0;
+  OpCost cost() const { return {bytes_of({x, y}, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

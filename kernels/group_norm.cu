@@ -357,8 +357,7 @@ void forward(Context& context, const GroupNorm& op) {
                      statistics = bytes_of(op.mean, 2 * op.n * op.groups);
   const std::size_t shared = t.shared_bytes(1, sizeof(T), Channels::kArrays, P);
   if (t.on_chip())
-    return launch(device,
-                  {"group_norm", t.blocks(), threads, tensor + outputs + vectors + statistics, shared},
+    return launch(device, {"group_norm", t.blocks(), threads, op.cost().bytes, shared},
                   group_norm_on_chip_kernel<T, P, kSwish>, args, t);
   launch(device, {"group_norm_statistics", t.blocks(), threads, tensor + statistics, shared},
          group_norm_statistics_kernel<T, P>, args, t);
@@ -377,11 +376,8 @@ bool resample_on_chip(Context& context, const GroupNormResample& op) {
   if (!t.on_chip()) return false;
   ForwardArgs<T> args = args_of<T>(norm, nullptr, 0, nullptr);
   args.y = op.y.as<T>();
-  const std::int64_t outputs = norm.n * op.resample.oh * op.resample.ow * norm.c,
-                     bytes = bytes_of(norm.x, t.elements()) + bytes_of(op.y, 2 * outputs) +
-                             bytes_of(norm.gamma, 2 * norm.c) + bytes_of(norm.mean, 2 * norm.n * norm.groups);
   launch(device,
-         {"group_norm_resample", t.blocks(), static_cast<unsigned>(t.threads), bytes,
+         {"group_norm_resample", t.blocks(), static_cast<unsigned>(t.threads), op.cost().bytes,
           t.shared_bytes(1, sizeof(T), Channels::kArrays, P)},
          group_norm_resample_kernel<T, P, kSwish>, args, op.input.as<T>(), HeldResampling(op.resample), t);
   return true;

@@ -27,6 +27,10 @@ struct GroupNorm {
   double eps;
   Activation activation;
   DropoutMask dropout;
+  OpCost cost() const {
+    return {bytes_of(x, n * hw * (c - c2)) + bytes_of(x2, n * hw * c2) + bytes_of({y, joined}, n * hw * c) +
+            bytes_of(shift, n * c) + bytes_of({gamma, beta}, c) + bytes_of({mean, rstd}, n * groups)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -34,12 +38,13 @@ struct GroupNorm {
 /// A norm and the resampling of what it makes and of what it reads, in one pass where a GPU's memory on chip
 /// holds an image's group: what the residual blocks that change the resolution begin with.
 struct GroupNormResample {
-  static constexpr bool kTakesScratch = true;
-
   GroupNorm norm;    // with one input; its y is absent
   UpFirDn resample;  // of images [n, h, w, c] with h w = norm.hw; x and y are absent
   Buffer y;          // [n, oh, ow, c]: of the norm's output
   Buffer input;      // [n, oh, ow, c]: of norm.x
+  OpCost cost() const {
+    return {norm.cost().bytes + bytes_of({y, input}, norm.n * resample.oh * resample.ow * norm.c)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -55,7 +60,6 @@ struct Addend {
 /// the bias gradient of the convolution that made the input.
 struct GroupNormGrad {
   static constexpr int kMaxAddends = 3;
-  static constexpr bool kTakesScratch = true;
 
   ConstBuffer x, x2, shift, gamma, beta;               // as above
   ConstBuffer mean, rstd;                              // [n, groups]
@@ -69,6 +73,15 @@ struct GroupNormGrad {
   double dy_scale;
   Activation activation;
   DropoutMask dropout;
+  OpCost cost() const {
+    const std::int64_t first = n * hw * (c - c2), second = n * hw * c2;
+    std::int64_t added = 0;
+    for (const Addend& addend : addends) added += bytes_of(addend.x, first);
+    for (const Addend& addend : addends2) added += bytes_of(addend.x, second);
+    return {bytes_of({x, dx}, first) + bytes_of({x2, dx2}, second) + bytes_of(dy, n * hw * c) + added +
+            bytes_of(dx_sums, c - c2) + bytes_of(dx2_sums, c2) + bytes_of({shift, dshift}, n * c) +
+            bytes_of({gamma, beta, dgamma, dbeta}, c) + bytes_of({mean, rstd}, n * groups)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

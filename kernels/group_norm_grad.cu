@@ -419,7 +419,7 @@ void backward(Context& context, const GroupNormGrad& op) {
                               bytes_of(op.dx_sums, op.c - op.c2) + bytes_of(op.dx2_sums, op.c2);
   if (t.on_chip())
     return launch(device,
-                  {"group_norm_grad", t.blocks(), threads, reads + writes + vectors + totals,
+                  {"group_norm_grad", t.blocks(), threads, op.cost().bytes,
                    t.shared_bytes(2, sizeof(T), Channels::kArrays, P)},
                   group_norm_grad_on_chip_kernel<T, P, kSwish>, args, t);
   const std::size_t shared = t.shared_bytes(0, 0, Channels::kArrays, P);

@@ -1,6 +1,8 @@
 #pragma once
 // InstanceNorm++ (Song and Ermon 2019): instance normalisation that remembers how the channels' means differ.
 
+#include <algorithm>
+
 #include "kernels/op.h"
 
 namespace sgm {
@@ -24,6 +26,10 @@ struct InstanceNorm {
   Buffer level_rstd;  // [n]
   std::int64_t n, hw, c, rows;
   double eps;
+  OpCost cost() const {
+    return {bytes_of({x, y}, n * hw * c) + bytes_of(table, std::min(n, rows) * 3 * c) + bytes_of(label, n) +
+            bytes_of({mean, rstd, level}, n * c) + bytes_of(level_rstd, n)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -36,6 +42,11 @@ struct InstanceNormGrad {
   Buffer dtable;                                               // [rows, 3 c], optional
   std::int64_t n, hw, c, rows;
   double dy_scale;
+  OpCost cost() const {
+    return {bytes_of({x, dy, dx}, n * hw * c) + bytes_of(table, std::min(n, rows) * 3 * c) +
+            bytes_of(dtable, rows * 3 * c) + bytes_of(label, n) + bytes_of({mean, rstd, level}, n * c) +
+            bytes_of(level_rstd, n)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -9,7 +9,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kNormThreads = 1024;
-constexpr std::int64_t kSize = sizeof(double);
 
 /// sum_j coefficient_j term_j[i], added in order.
 __device__ inline double sum_of_terms(const TermList& terms, std::int64_t i) {
@@ -53,22 +52,18 @@ __global__ void __launch_bounds__(kThreads) gather_images_kernel(GatherImages op
 
 void LinearCombination::cuda(Context& context) const {
   const std::int64_t size = n * per_image;
-  launch(sgm::cuda(context),
-         {"linear_combination", blocks_for(size, kThreads), kThreads, kSize * (size * (2 + terms.count) + n)},
+  launch(sgm::cuda(context), {"linear_combination", blocks_for(size, kThreads), kThreads, cost().bytes},
          linear_combination_kernel, *this);
 }
 
 void ScaledSquaredNorms::cuda(Context& context) const {
-  const std::int64_t states = y == y_other ? 1 : 2;
-  launch(sgm::cuda(context),
-         {"scaled_squared_norms", blocks_for(n, 1), kNormThreads,
-          kSize * (n * per_image * (states + terms.count) + n)},
+  launch(sgm::cuda(context), {"scaled_squared_norms", blocks_for(n, 1), kNormThreads, cost().bytes},
          scaled_squared_norms_kernel, *this);
 }
 
 void GatherImages::cuda(Context& context) const {
   const std::int64_t size = n * per_image;
-  launch(sgm::cuda(context), {"gather_images", blocks_for(size, kThreads), kThreads, kSize * (2 * size + n)},
+  launch(sgm::cuda(context), {"gather_images", blocks_for(size, kThreads), kThreads, cost().bytes},
          gather_images_kernel, *this);
 }
 

@@ -3,6 +3,7 @@
 // the two backends: cpu() in src/backend/cpu/<family>.cpp, cuda() in kernels/<family>.cu.
 
 #include <concepts>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -20,8 +21,20 @@ struct OpCost {
   double flop = 0;  // multiplications and additions of a product; 0: bound by memory
 };
 
+/// Bytes of n elements of an operand; of an absent one: none.
+inline std::int64_t bytes_of(const ConstBuffer& buffer, std::int64_t n) {
+  return buffer ? n * static_cast<std::int64_t>(size_of(buffer.dtype)) : 0;
+}
+/// Bytes of several operands of n elements each.
+inline std::int64_t bytes_of(std::initializer_list<ConstBuffer> buffers, std::int64_t n) {
+  std::int64_t sum = 0;
+  for (const ConstBuffer& buffer : buffers) sum += bytes_of(buffer, n);
+  return sum;
+}
+
 template <class Op>
 concept KernelOp = std::is_trivially_copyable_v<Op> && requires(const Op& op, Context& context) {
+  { op.cost() } -> std::same_as<OpCost>;
   op.cpu(context);
   op.cuda(context);
 };
@@ -35,38 +48,27 @@ inline constexpr bool kHasCuda = false;
 /// The name of an op's struct, for profilers.
 template <class Op>
 const char* op_name() {
-  static const std::string name = [] {
-    const std::string_view text = __PRETTY_FUNCTION__;  // "... [with Op = sgm::Conv2d]"
-    const std::size_t end = text.rfind(']'), begin = text.rfind(':', end) + 1;
+  static const std::string name = [](const std::string_view text) {  // "... [with Op = Conv2d]"
+    const std::size_t end = text.rfind(']'), begin = text.find_last_of(": ", end) + 1;
     return std::string(text.substr(begin, end - begin));
-  }();
+  }(__PRETTY_FUNCTION__);
   return name.c_str();
 }
 
-/// An op as work of a CPU.
+/// An op as work: on a CPU all there is, on a GPU the least that its launches come to.
 template <KernelOp Op>
 Work work_of(const Op& op) {
-  Work work{.kernel = op_name<Op>()};
-  if constexpr (requires { op.cost(); }) {
-    const OpCost cost = op.cost();
-    work.kind = cost.flop > 0 ? Traffic::product : Traffic::memory_bound;
-    work.bytes = cost.bytes;
-    work.flop = cost.flop;
-  }
-  return work;
+  const OpCost cost = op.cost();
+  return {op_name<Op>(), cost.flop > 0 ? Traffic::product : Traffic::memory_bound, cost.bytes, cost.flop};
 }
-
-/// An op whose cpu() takes scratch memory. On a dry CPU it is called all the same, so that what it takes is
-/// counted, and touches no memory.
-template <class Op>
-concept TakesScratch = KernelOp<Op> && Op::kTakesScratch;
 
 /// Executes an op where its operands live: the only branch on the device in the project.
 template <KernelOp Op>
 void run(const Op& op, Context& context) {
-  const Range range(context, op_name<Op>());
+  const Work work = work_of(op);
+  const Range range(context, work);
   if (context.is_cpu()) {
-    if (context.note(work_of(op)) || TakesScratch<Op>) op.cpu(context);
+    if (context.note(work)) op.cpu(context);
     return;
   }
   if constexpr (kHasCuda) return op.cuda(context);

@@ -107,8 +107,7 @@ __global__ void __launch_bounds__(kThreads) bilinear_kernel(const Bilinear op, s
 void MaxPool::cuda(Context& context) const {
   const std::int64_t elements = n * h * w * c;
   dispatch_storage(x.dtype, "max_pool", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"max_pool", blocks_for(elements, kThreads), kThreads, 2 * bytes_of(x, elements)},
+    launch(sgm::cuda(context), {"max_pool", blocks_for(elements, kThreads), kThreads, cost().bytes},
            max_pool_kernel<T>, *this, elements);
   });
 }
@@ -116,17 +115,15 @@ void MaxPool::cuda(Context& context) const {
 void MaxPoolGrad::cuda(Context& context) const {
   const std::int64_t elements = n * h * w * c;
   dispatch_storage(x.dtype, "max_pool", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"max_pool_grad", blocks_for(elements, kThreads), kThreads, 4 * bytes_of(x, elements)},
+    launch(sgm::cuda(context), {"max_pool_grad", blocks_for(elements, kThreads), kThreads, cost().bytes},
            max_pool_grad_kernel<T>, *this, elements);
   });
 }
 
 void Bilinear::cuda(Context& context) const {
-  const std::int64_t small = n * h * w * c, large = n * oh * ow * c, elements = adjoint ? small : large;
+  const std::int64_t elements = n * c * (adjoint ? h * w : oh * ow);
   dispatch_storage(x.dtype, "resize_bilinear", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"bilinear", blocks_for(elements, kThreads), kThreads, bytes_of(x, small) + bytes_of(y, large)},
+    launch(sgm::cuda(context), {"bilinear", blocks_for(elements, kThreads), kThreads, cost().bytes},
            bilinear_kernel<T>, *this, elements);
   });
 }

@@ -12,6 +12,7 @@ struct MaxPool {
   Buffer y;       // [n, h, w, c]
   std::int64_t n, h, w, c;
   int radius;
+  OpCost cost() const { return {bytes_of({x, y}, n * h * w * c)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -23,6 +24,7 @@ struct MaxPoolGrad {
   Buffer dx;             // [n, h, w, c]
   std::int64_t n, h, w, c;
   int radius;
+  OpCost cost() const { return {bytes_of({x, y, dy, dx}, n * h * w * c)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -63,6 +65,9 @@ struct Bilinear {
   std::int64_t n, h, w, oh, ow, c;
   bool adjoint;
   double scale;
+  OpCost cost() const {
+    return {bytes_of(adjoint ? y : x, n * h * w * c) + bytes_of(adjoint ? x : y, n * oh * ow * c)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -106,7 +106,7 @@ void sum_rows(Context& context, const SumRows& op) {
       context, chunked ? static_cast<std::size_t>(tiling.chunks * op.cols) * sizeof(A) : std::size_t{0});
   launch(device,
          {"sum_rows", dim3(static_cast<unsigned>(tiling.tiles), static_cast<unsigned>(tiling.chunks)),
-          kThreads, bytes_of(op.x, op.rows * op.cols) + bytes_of(op.y, op.cols)},
+          kThreads, op.cost().bytes},
          sum_rows_kernel<T, W>, op.x.as<T>(), op.y, op.rows, op.cols, tiling.lanes, tiling.chunk_rows,
          partial.as<A>(), chunked ? device.part<Arrivals>().counters() : nullptr, static_cast<A>(op.scale));
 }

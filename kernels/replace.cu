@@ -31,14 +31,12 @@ __global__ void __launch_bounds__(kThreads) replace_channel_mean_kernel(ReplaceC
 
 void ReplaceWhere::cuda(Context& context) const {
   const std::int64_t spans = (per_image + kSpan - 1) / kSpan;
-  launch(sgm::cuda(context),
-         {"replace_where", blocks_for(n * spans, kThreads), kThreads, (3 * n + 1) * per_image * 4},
+  launch(sgm::cuda(context), {"replace_where", blocks_for(n * spans, kThreads), kThreads, cost().bytes},
          replace_where_kernel, *this, packs<float>({mask, x, from, y}, per_image));
 }
 
 void ReplaceChannelMean::cuda(Context& context) const {
-  launch(sgm::cuda(context),
-         {"replace_channel_mean", blocks_for(pixels, kThreads), kThreads, 3 * pixels * channels * 4},
+  launch(sgm::cuda(context), {"replace_channel_mean", blocks_for(pixels, kThreads), kThreads, cost().bytes},
          replace_channel_mean_kernel, *this);
 }
 

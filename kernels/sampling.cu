@@ -139,30 +139,25 @@ __global__ void __launch_bounds__(kThreads) to_bytes_kernel(ToBytes op, bool pac
 
 void Normal::cuda(Context& context) const {
   dispatch_float(y.dtype, "normal", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"normal", span_blocks<kSpan<T>>(n, per_image), kThreads, bytes_of(y, n * per_image)},
+    launch(sgm::cuda(context), {"normal", span_blocks<kSpan<T>>(n, per_image), kThreads, cost().bytes},
            normal_kernel<T>, *this, packs<T>({y.data}, per_image));
   });
 }
 
 void AffineStep::cuda(Context& context) const {
-  const std::int64_t size = n * per_image;
-  const std::int64_t bytes = bytes_of(x, size) + bytes_of(score, size) + bytes_of(y, size) +
-                             bytes_of(y_mean, size) + (has_noise ? bytes_of(noise.given, size) : 0) +
-                             bytes_of(a.per_image, n) + bytes_of(b.per_image, n) + bytes_of(c.per_image, n);
   dispatch_float(x.dtype, "affine_step", [&]<class T>(T) {
     dispatch_float(score ? score.dtype : x.dtype, "affine_step", [&]<class S>(S) {
       const bool packed = packs<T>({x.data, noise.given.data, y.data, y_mean.data}, per_image) &&
                           packs<S>({score.data}, per_image);
-      launch(sgm::cuda(context), {"affine_step", span_blocks<kSpan<T, S>>(n, per_image), kThreads, bytes},
+      launch(sgm::cuda(context),
+             {"affine_step", span_blocks<kSpan<T, S>>(n, per_image), kThreads, cost().bytes},
              affine_step_kernel<T, S>, *this, packed);
     });
   });
 }
 
 void SquaredNorms::cuda(Context& context) const {
-  LaunchSpec spec{"squared_norms", blocks_for(n, 1), kNormThreads,
-                  bytes_of(x.given, n * per_image) + bytes_of(norms, n)};
+  LaunchSpec spec{"squared_norms", blocks_for(n, 1), kNormThreads, cost().bytes};
   if (!x.given) return launch(sgm::cuda(context), spec, squared_norms_kernel<float, true>, *this, false);
   dispatch_float(x.given.dtype, "squared_norms", [&]<class T>(T) {
     launch(sgm::cuda(context), spec, squared_norms_kernel<T, false>, *this,
@@ -171,14 +166,13 @@ void SquaredNorms::cuda(Context& context) const {
 }
 
 void LangevinStepSize::cuda(Context& context) const {
-  const std::int64_t bytes = n * 4 * static_cast<std::int64_t>(sizeof(double)) + bytes_of(alpha.per_image, n);
-  launch(sgm::cuda(context), {"langevin_step_size", n > 0 ? 1u : 0u, kThreads, bytes}, langevin_step_kernel,
-         *this);
+  launch(sgm::cuda(context), {"langevin_step_size", n > 0 ? 1u : 0u, kThreads, cost().bytes},
+         langevin_step_kernel, *this);
 }
 
 void ToBytes::cuda(Context& context) const {
-  launch(sgm::cuda(context), {"to_bytes", blocks_for(n, 4 * kThreads), kThreads, n * 5}, to_bytes_kernel,
-         *this, packs<float>({x.data}, 4));
+  launch(sgm::cuda(context), {"to_bytes", blocks_for(n, 4 * kThreads), kThreads, cost().bytes},
+         to_bytes_kernel, *this, packs<float>({x.data}, 4));
 }
 
 }  // namespace sgm

@@ -9,6 +9,8 @@
 
 namespace sgm {
 
+inline constexpr std::int64_t kDoubleBytes = sizeof(double);
+
 /// Standard normal noise: the values at `given`, or else element e of image i drawn where it is used, from
 /// `key`.
 struct NoiseOperand {
@@ -32,6 +34,7 @@ struct Normal {
   std::int64_t n, per_image;
   NoiseKey key;
   double std;
+  OpCost cost() const { return {bytes_of(y, n * per_image)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -48,6 +51,11 @@ struct AffineStep {
   Buffer y;
   Buffer y_mean;  // optional
   std::int64_t n, per_image;
+  OpCost cost() const {
+    return {bytes_of({x, score, y, y_mean}, n * per_image) +
+            (has_noise ? bytes_of(noise.given, n * per_image) : 0) +
+            bytes_of({a.per_image, b.per_image, c.per_image}, n)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -57,6 +65,7 @@ struct SquaredNorms {
   NoiseOperand x;  // a tensor where given, else the norms of the noise that `key` names
   Buffer norms;
   std::int64_t n, per_image;
+  OpCost cost() const { return {bytes_of(x.given, n * per_image) + bytes_of(norms, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -71,6 +80,7 @@ struct LangevinStepSize {
   CoefficientOperand alpha;
   double snr;
   bool batch_mean;
+  OpCost cost() const { return {4 * n * kDoubleBytes + bytes_of(alpha.per_image, n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -92,6 +102,7 @@ struct LinearCombination {
   TermList terms;
   double* y;
   std::int64_t n, per_image;
+  OpCost cost() const { return {((2 + terms.count) * n * per_image + n) * kDoubleBytes}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -103,6 +114,9 @@ struct ScaledSquaredNorms {
   double rtol, atol;
   double* norms;  // [N]
   std::int64_t n, per_image;
+  OpCost cost() const {
+    return {(((y == y_other ? 1 : 2) + terms.count) * n * per_image + n) * kDoubleBytes};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -113,6 +127,7 @@ struct GatherImages {
   const double* rows;  // [N], whole numbers below n_first + images in second
   double* y;
   std::int64_t n_first, n, per_image;
+  OpCost cost() const { return {(2 * n * per_image + n) * kDoubleBytes}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -126,6 +141,7 @@ struct ToBytes {
   PixelRule rule;
 
   SGM_HD std::uint8_t of(float value) const { return to_byte(fmaf(factor, value, shift), rule); }
+  OpCost cost() const { return {bytes_of(x, n) + n}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -125,8 +125,7 @@ __global__ void __launch_bounds__(kThreads) directional_loss_kernel(DirectionalL
 
 void DerivativeProduct::cuda(Context& context) const {
   dispatch_storage(x.dtype, "derivative_product", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"derivative_product", span_blocks<T>(n), kThreads, bytes_of(x, n) + 2 * bytes_of(v, copies * n)},
+    launch(sgm::cuda(context), {"derivative_product", span_blocks<T>(n), kThreads, cost().bytes},
            derivative_product_kernel<T>, x.as<T>(), v.as<T>(), y.as<T>(), n, copies, f,
            packs<T>({x.data, v.data, y.data}, n));
   });
@@ -134,9 +133,7 @@ void DerivativeProduct::cuda(Context& context) const {
 
 void DerivativeProductGrad::cuda(Context& context) const {
   dispatch_storage(x.dtype, "derivative_product_grad", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"derivative_product_grad", span_blocks<T>(n), kThreads,
-            2 * bytes_of(x, n) + 2 * bytes_of(v, copies * n)},
+    launch(sgm::cuda(context), {"derivative_product_grad", span_blocks<T>(n), kThreads, cost().bytes},
            derivative_product_grad_kernel<T>, x.as<T>(), v.as<T>(), dy.as<T>(), dx.as<T>(), n, copies, f,
            packs<T>({x.data, v.data, dy.data, dx.data}, n));
   });
@@ -145,8 +142,7 @@ void DerivativeProductGrad::cuda(Context& context) const {
 void RandomSigns::cuda(Context& context) const {
   dispatch_storage(y.dtype, "random_signs", [&]<class T>(T) {
     launch(sgm::cuda(context),
-           {"random_signs", blocks_for(n * ((per_image + 3) / 4), kThreads), kThreads,
-            bytes_of(y, n * per_image)},
+           {"random_signs", blocks_for(n * ((per_image + 3) / 4), kThreads), kThreads, cost().bytes},
            random_signs_kernel<T>, *this);
   });
 }
@@ -154,9 +150,7 @@ void RandomSigns::cuda(Context& context) const {
 void DirectionalLoss::cuda(Context& context) const {
   check(copies <= kMostCopies, "loss: at most ", kMostCopies, " directions, got ", copies);
   dispatch_storage(net.dtype, "loss", [&]<class T>(T) {
-    launch(sgm::cuda(context),
-           {"directional_loss", static_cast<unsigned>(n), kThreads,
-            2 * bytes_of(net, n * per) + 3 * bytes_of(v, copies * n * per) + bytes_of(loss, 3 * n)},
+    launch(sgm::cuda(context), {"directional_loss", static_cast<unsigned>(n), kThreads, cost().bytes},
            directional_loss_kernel<T>, *this);
   });
 }

@@ -58,6 +58,7 @@ struct DerivativeProduct {
   Buffer y;       // [copies, n]
   std::int64_t n, copies;
   Derivative f;
+  OpCost cost() const { return {bytes_of(x, n) + bytes_of({v, y}, copies * n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -70,6 +71,7 @@ struct DerivativeProductGrad {
   Buffer dx;          // [n]
   std::int64_t n, copies;
   Derivative f;
+  OpCost cost() const { return {bytes_of({x, dx}, n) + bytes_of({v, dy}, copies * n)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -79,6 +81,7 @@ struct RandomSigns {
   Buffer y;  // [n, per_image]
   std::int64_t n, per_image;
   NoiseKey key;
+  OpCost cost() const { return {bytes_of(y, n * per_image)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -97,6 +100,10 @@ struct DirectionalLoss {
   Buffer dtangent;         // [copies, n, per], type of net
   std::int64_t n, per, copies;
   bool projected, reduce_mean;
+  OpCost cost() const {
+    return {bytes_of({net, dnet}, n * per) + bytes_of({tangent, v, dtangent}, copies * n * per) +
+            bytes_of({a, weight, loss}, n)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 

@@ -127,10 +127,8 @@ void Softmax::cuda(Context& context) const {
       const auto kernel = steps == 1   ? softmax_kernel<T, U, 1>
                           : steps == 4 ? softmax_kernel<T, U, 4>
                                        : softmax_reread_kernel<T, U>;
-      launch(
-          sgm::cuda(context),
-          {"softmax", blocks_for(rows, kRows), kThreads, bytes_of(x, rows * cols) + bytes_of(y, rows * cols)},
-          kernel, x.as<T>(), y.as<U>(), rows, cols, static_cast<float>(scale));
+      launch(sgm::cuda(context), {"softmax", blocks_for(rows, kRows), kThreads, cost().bytes}, kernel,
+             x.as<T>(), y.as<U>(), rows, cols, static_cast<float>(scale));
     });
   });
 }
@@ -142,10 +140,8 @@ void SoftmaxGrad::cuda(Context& context) const {
       const auto kernel = steps == 1   ? softmax_grad_kernel<T, U, 1>
                           : steps == 4 ? softmax_grad_kernel<T, U, 4>
                                        : softmax_grad_reread_kernel<T, U>;
-      launch(sgm::cuda(context),
-             {"softmax_grad", blocks_for(rows, kRows), kThreads,
-              bytes_of(y, rows * cols) + bytes_of(dy, rows * cols) + bytes_of(dx, rows * cols)},
-             kernel, y.as<T>(), dy.as<U>(), dx.as<T>(), rows, cols, static_cast<float>(scale));
+      launch(sgm::cuda(context), {"softmax_grad", blocks_for(rows, kRows), kThreads, cost().bytes}, kernel,
+             y.as<T>(), dy.as<U>(), dx.as<T>(), rows, cols, static_cast<float>(scale));
     });
   });
 }

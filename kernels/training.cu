@@ -211,10 +211,7 @@ __global__ void __launch_bounds__(kThreads)
 void ResidualLoss::cuda(Context& context) const {
   CudaContext& device = sgm::cuda(context);
   dispatch_float(net.dtype, "loss", [&]<class T>(T) {
-    launch(device,
-           {"residual_loss", static_cast<unsigned>(n), kThreads,
-            bytes_of(net, n * per) + bytes_of(z.given, n * per) + bytes_of(dnet, n * per) +
-                4 * bytes_of(loss, n)},
+    launch(device, {"residual_loss", static_cast<unsigned>(n), kThreads, cost().bytes},
            residual_loss_kernel<T>, *this, reduce_mean ? 1.0 / static_cast<double>(per) : 0.5,
            packs<T>({net.data, z.given.data, dnet.data}, per), device.part<Arrivals>().counters());
   });
@@ -224,18 +221,13 @@ void GradientNorm::cuda(Context& context) const {
   CudaContext& device = sgm::cuda(context);
   const auto blocks = static_cast<unsigned>(std::max<std::int64_t>(parameters.chunks, 1));
   const Scratch partial(context, blocks * sizeof(double));
-  launch(device,
-         {"gradient_norm", blocks, kThreads, parameters.chunks * ParameterList::kChunk * std::int64_t{4}},
-         gradient_norm_kernel, parameters, partial.as<double>(), device.part<Arrivals>().counters(),
-         y.as<double>());
+  launch(device, {"gradient_norm", blocks, kThreads, cost().bytes}, gradient_norm_kernel, parameters,
+         partial.as<double>(), device.part<Arrivals>().counters(), y.as<double>());
 }
 
 void AdamUpdate::cuda(Context& context) const {
-  // Of f32: p, m, v and ema both ways, the gradient, and the bf16 copy.
-  constexpr std::int64_t kBytes = 4 * 2 * 4 + 4 + 2;
   launch(sgm::cuda(context),
-         {"adam_update", static_cast<unsigned>(parameters.chunks), kThreads,
-          parameters.chunks * ParameterList::kChunk * kBytes},
+         {"adam_update", static_cast<unsigned>(parameters.chunks), kThreads, cost().bytes},
          adam_update_kernel, parameters, schedule, squared_norm.as<double>(), grad_clip, beta1, beta2, eps,
          weight_decay);
 }

@@ -17,6 +17,9 @@ struct ResidualLoss {
   Buffer dnet;               // [n, per], type of net
   std::int64_t n, per;
   bool reduce_mean;
+  OpCost cost() const {
+    return {bytes_of({net, z.given, dnet}, n * per) + bytes_of({a, b, weight, loss}, n) + bytes_of(mean, 1)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -37,12 +40,25 @@ struct ParameterList {
 
   const Entry* entries;  // [count], in device memory
   std::int64_t count, chunks;
+  std::int64_t gradient_bytes, update_bytes;  // of all gradients; of all that an update reads and writes
+
+  /// Counts one more entry and gives it its place among the chunks.
+  void append(Entry& entry) {
+    entry.first_chunk = chunks;
+    ++count;
+    chunks += (entry.n + kChunk - 1) / kChunk;
+    if (!entry.g) return;
+    gradient_bytes += bytes_of(entry.g, entry.n);
+    update_bytes += 2 * bytes_of({entry.p, entry.m, entry.v, entry.ema}, entry.n) +
+                    bytes_of(entry.low, entry.n) + bytes_of(entry.g, entry.n);
+  }
 };
 
 /// y[0] = the sum of the squares of all gradients, in a fixed order, accumulated in f64.
 struct GradientNorm {
   ParameterList parameters;
   Buffer y;  // [1], f64
+  OpCost cost() const { return {parameters.gradient_bytes + bytes_of(y, 1)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };
@@ -62,6 +78,7 @@ struct AdamUpdate {
   const AdamSchedule* schedule;  // in device memory
   ConstBuffer squared_norm;      // [1], f64: of all gradients
   double grad_clip, beta1, beta2, eps, weight_decay;
+  OpCost cost() const { return {parameters.update_bytes + bytes_of(squared_norm, 1)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

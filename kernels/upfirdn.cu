@@ -185,10 +185,6 @@ __global__ void __launch_bounds__(kThreads)
   *y = rounded_to<T>(sum);
 }
 
-std::int64_t bytes_moved(const UpFirDn& op) {
-  return bytes_of(op.x, op.n * op.h * op.w * op.c) + bytes_of(op.y, op.n * op.oh * op.ow * op.c);
-}
-
 /// Whether the op is of this kind; then it has been launched.
 template <class T, int Up, int Down, int Taps>
 bool resample_as(const UpFirDn& op, CudaContext& device) {
@@ -196,7 +192,7 @@ bool resample_as(const UpFirDn& op, CudaContext& device) {
   const auto run_with = [&]<int V>(std::integral_constant<int, V>) {
     const std::int64_t steps_y = (op.oh + Up - 1) / Up, steps = (op.ow + Up - 1) / Up,
                        strips = (steps_y + kStrip - 1) / kStrip, threads = op.n * strips * steps * (op.c / V);
-    launch(device, {"resample", blocks_for(threads, kThreads), kThreads, bytes_moved(op)},
+    launch(device, {"resample", blocks_for(threads, kThreads), kThreads, op.cost().bytes},
            resample_kernel<T, V, Up, Down, Taps>, Resampling<T>(op), strips, steps, threads);
   };
   if (packs<T>({op.x.data, op.y.data}, op.c))
@@ -217,7 +213,7 @@ void UpFirDn::cuda(Context& context) const {
           resample_as<T, 1, 1, 4>(*this, device))
         return;
     const std::int64_t elements = n * oh * ow * c;
-    launch(device, {"resample", blocks_for(elements, kThreads), kThreads, bytes_moved(*this)},
+    launch(device, {"resample", blocks_for(elements, kThreads), kThreads, cost().bytes},
            resample_any_kernel<T>, Resampling<T>(*this), elements);
   });
 }

@@ -18,6 +18,7 @@ struct UpFirDn {
   int num_taps;
   double taps[kMaxTaps];
   double scale = 1.0;
+  OpCost cost() const { return {bytes_of(x, n * h * w * c) + bytes_of(y, n * oh * ow * c)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

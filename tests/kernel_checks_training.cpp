@@ -86,7 +86,7 @@ struct TestTensor {
             all.dtype};
   }
   bool has_low() const { return p_type == DType::f32 && skip == 0; }
-  ParameterList::Entry entry(double g_scale, std::int64_t first_chunk) const {
+  ParameterList::Entry entry(double g_scale) const {
     return {at(dp),
             at(dm),
             at(dv),
@@ -95,7 +95,7 @@ struct TestTensor {
             has_gradient ? ConstBuffer(at(dg)) : ConstBuffer{},
             g_scale,
             n,
-            first_chunk};
+            0};
   }
 };
 
@@ -123,12 +123,11 @@ struct TestModel {
       const DType type = parameter_type(dtype), gradient = row.low_gradient ? dtype : type;
       tensors.emplace_back(context, row.n, row.skip, type, gradient, row.has_gradient,
                            10 * static_cast<std::uint32_t>(tensors.size()));
-      entries.push_back(tensors.back().entry(kGradScale, list.chunks));
-      list.chunks += (row.n + kChunk - 1) / kChunk;
+      entries.push_back(tensors.back().entry(kGradScale));
+      list.append(entries.back());
     }
     table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));
     list.entries = reinterpret_cast<const ParameterList::Entry*>(table.data<double>());
-    list.count = static_cast<std::int64_t>(entries.size());
   }
 };
 
@@ -149,10 +148,11 @@ void check_gradient_norm(Context& context, DType dtype) {
 double norm_of(Context& context, const std::vector<double>& gradient, DType dtype, double g_scale = 1.0) {
   const Guarded g(context, gradient, dtype), y(context, 1, DType::f64);
   const auto n = static_cast<std::int64_t>(gradient.size());
-  const ParameterList::Entry entry{{}, {}, {}, {}, {}, g.buffer(), g_scale, n, 0};
-  const Tensor table = Tensor::table(context, std::span(&entry, 1));
-  const ParameterList list{reinterpret_cast<const ParameterList::Entry*>(table.data<double>()), 1,
-                           (n + ParameterList::kChunk - 1) / ParameterList::kChunk};
+  ParameterList::Entry entry{{}, {}, {}, {}, {}, g.buffer(), g_scale, n, 0};
+  ParameterList list{};
+  list.append(entry);
+  const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(&entry, 1));
+  list.entries = reinterpret_cast<const ParameterList::Entry*>(table.data<double>());
   run(GradientNorm{list, y.buffer()}, context);
   return y.values()[0];
 }

@@ -398,7 +398,7 @@ TEST(CudaLaunches, CountTheBytesOfEveryOperandOnce) {
   std::int64_t bytes = 0;
   for (const LaunchCount& count : context->take_launch_counts())
     if (count.kernel == "conv forward") bytes = count.bytes;
-  EXPECT_EQ(bytes, 2 * (8 * 256 * 64 + 32 * 9 * 64 + 2 * 8 * 256 * 32));
+  EXPECT_EQ(bytes, 2 * (8 * 256 * 64 + 32 * 9 * 64 + 32 + 2 * 8 * 256 * 32));
 }
 
 TEST(CudaErrors, NameTypesThatAGpuDoesNotTake) {

@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 
+#include "cost_check.h"
 #include "devices.h"
 #include "kernel_checks.h"
 
@@ -68,6 +69,17 @@ TEST_P(Kernels, AgreeWithTheCpus) {
         ASSERT_EQ(actual[i].size(), expected[i].size());
         EXPECT_LE(relative_l2(actual[i], expected[i]), dtype == DType::bf16 ? 8e-3 : 1e-6) << "output " << i;
       }
+    }
+}
+
+TEST_P(Kernels, LaunchWhatTheySayTheyCost) {
+  if (context().is_cpu()) GTEST_SKIP() << "there an op is its own launch";
+  for (const KernelRow& row : all_kernels())
+    for (const DType dtype : storage_types(context())) {
+      SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
+      const CostCheck costs(context());
+      row.check(context(), dtype);
+      EXPECT_GT(costs.ops(), 0);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cost_check.h"
 #include "sgm/data/dataset.h"
 #include "sgm/train/trainer.h"
 
@@ -53,6 +54,47 @@ TEST(Launches, DoNotGrowWithTheBatch) {
                   two = count_step("ve_cifar10_ncsnpp_continuous.toml", 16);
   EXPECT_EQ(one.launches, two.launches);
   EXPECT_GT(two.memory_bytes, one.memory_bytes);
+}
+
+/// The arithmetic of a network on one image of its training batch.
+struct Arithmetic {
+  double forward = 0, backward = 0;
+};
+
+Arithmetic count_arithmetic(const std::string& config_name, DType compute) {
+  constexpr std::int64_t kImages = 4;
+  const Config config = load_config(std::string(SGM_SOURCE_DIR "/configs/") + config_name);
+  const auto context = create_context("cuda-dry");
+  const auto network = create_network(config, *context, DType::f32, false);
+  const CostCheck costs(*context);
+  const std::int64_t size = config.data.image_size;
+  const Tensor x = Tensor::empty(*context, {kImages, size, size, config.data.num_channels}, DType::f32);
+  const Tensor label = Tensor::empty(*context, {kImages}, DType::f64);
+  const auto flop = [&] {
+    double sum = 0;
+    for (const LaunchCount& kernel : context->take_launch_counts()) sum += kernel.flop;
+    return sum / static_cast<double>(kImages);
+  };
+  flop();
+  const Var y = network->forward(Var(x), label, {.compute = compute, .training = true, .noise = {}});
+  Arithmetic result;
+  result.forward = flop();
+  y.backward(Tensor::empty(*context, y.shape(), y.value().dtype()));
+  result.backward = flop();
+  return result;
+}
+
+TEST(Launches, DoTheArithmeticOfTheArchitectureAndNoMore) {
+  // Counted from the published architectures with hooks on the modules of a PyTorch model.
+  for (const auto& [name, forward, both] :
+       {std::tuple{"ve_cifar10_ncsnpp_continuous.toml", 21.75e9, 65.41e9},
+        std::tuple{"vp_cifar10_ddpmpp_continuous.toml", 21.69e9, 65.24e9}})
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      SCOPED_TRACE(name);
+      const Arithmetic counted = count_arithmetic(name, compute);
+      EXPECT_NEAR(counted.forward, forward, 0.005 * forward);
+      EXPECT_NEAR(counted.forward + counted.backward, both, 0.005 * both);
+    }
 }
 
 }  // namespace

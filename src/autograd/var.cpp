@@ -1,6 +1,7 @@
 #include "sgm/autograd/var.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -16,8 +17,8 @@ struct Var::Node {
   BackwardFn backward;
   bool uses_sums = false;
   Shape shape;
-  DType dtype = DType::f32;  // leaves: of the value
-  Gradient grad;             // leaves: the accumulated gradient
+  std::string layer;  // that recorded it, where there is a recorder
+  Gradient grad;      // leaves: the accumulated gradient
 };
 
 namespace {
@@ -51,13 +52,6 @@ Gradient merged(std::vector<Gradient> terms) {
 
 }  // namespace
 
-Saved::Saved(const Tensor& value, Recipe recipe) {
-  if (value.context().recomputes())
-    recipe_ = std::make_shared<const Recipe>(std::move(recipe));
-  else
-    kept_ = value;
-}
-
 Tensor Gradient::value() const {
   if (factor == 1.0 || !tensor.defined()) return tensor;
   Tensor product = Tensor::empty(tensor.context(), tensor.shape(), tensor.dtype());
@@ -69,13 +63,7 @@ Var::Var(Tensor value, bool requires_grad) : value_(std::move(value)) {
   if (requires_grad) {
     node_ = std::make_shared<Node>();
     node_->shape = value_.shape();
-    node_->dtype = value_.dtype();
   }
-}
-
-void Var::set_recipe(Saved::Recipe recipe) {
-  if (node_ && value_.context().recomputes())
-    recipe_ = std::make_shared<const Saved::Recipe>(std::move(recipe));
 }
 
 const Gradient& Var::gradient() const {
@@ -103,6 +91,7 @@ Var record(std::string_view op, Tensor value, std::vector<Var> inputs, BackwardF
   result.node_->shape = result.value_.shape();
   result.node_->backward = std::move(backward);
   result.node_->uses_sums = uses_sums;
+  if (const Recorder* recorder = result.value_.context().recorder()) result.node_->layer = recorder->layer();
   for (Var& input : inputs) result.node_->inputs.push_back(std::move(input.node_));
   return result;
 }
@@ -191,31 +180,24 @@ class Var::Walk final : public InputGradients {
   void contribute(Node* node, Gradient term) {
     if (!to_leaves_ || !is_leaf(node)) return terms_[node].push_back(std::move(term));
     std::vector<Gradient> both;
-    if (node->grad.defined()) {
-      both.push_back(in_full(std::exchange(node->grad, {}), node->dtype));
-      term = in_full(std::move(term), node->dtype);
-    }
+    if (node->grad.defined()) both.push_back(std::exchange(node->grad, {}));
     both.push_back(std::move(term));
     node->grad = merged(std::move(both));
-  }
-
-  /// Gradients come rounded, their sums should not be: what is small beside the sum would be lost.
-  static Gradient in_full(Gradient term, DType dtype) {
-    if (term.tensor.dtype() == DType::bf16) term.tensor = term.tensor.to(dtype);
-    return term;
   }
 
   void visit(Node& node) {
     if (is_leaf(&node) || !is_wanted(&node)) return;
     check(bool(node.backward), node.op, ": the tape was freed by an earlier backward");
     const BackwardFn backward = std::exchange(node.backward, nullptr);
-    Gradient grad = merged(std::exchange(terms_[&node], {}));
+    std::vector<Gradient> terms = std::exchange(terms_[&node], {});
     terms_.erase(&node);
-    if (grad.defined()) {
+    if (!terms.empty()) {
       node_ = &node;
-      context_ = &grad.tensor.context();
-      const Range range(*context_, std::string(node.op).c_str());
-      backward(grad, *this);
+      context_ = &terms.front().tensor.context();
+      std::optional<Range> layer;
+      if (!node.layer.empty()) layer.emplace(*context_, node.layer.c_str());
+      const Range rule(*context_, std::string(node.op).c_str(), RangeKind::rule);
+      backward(merged(std::move(terms)), *this);
     }
     for (const auto& input : node.inputs)
       if (is_wanted(input.get())) --consumers_[input.get()];

@@ -3,6 +3,7 @@
 namespace sgm {
 
 void CapturedStep::run(const std::function<void()>& work) {
+  if (context_.recorder()) return work();  // a replay would show it nothing
   if (wanted_ && runs_ == kRunsBefore && why_not_.empty()) replay_ = context_.capture(work, &why_not_);
   if (runs_ < kRunsBefore) ++runs_;
   if (replay_) {

@@ -51,6 +51,7 @@ void NoiseShifts::build(Builder& b, int temb_dim) {
 }
 
 Var NoiseShifts::forward(const Var& temb) const {
+  const Range layer = range(temb);
   return linear(temb, *weight_, sgm::add(*bias_, *conv_bias_));
 }
 
@@ -90,7 +91,7 @@ Tensor side_by_side(const Tensor& a, const Tensor& b) {
 }  // namespace
 
 Var ResBlock::forward(const Var& input, const Var& input2, const Var& shifts, const ForwardMode& mode) const {
-  const Range range(input.value().context(), name().c_str());
+  const Range block = range(input);
   // Only a shortcut convolution reads two inputs as one.
   const bool copied = input2.defined() && (!shortcut_ || resampling_ != Resampling::none);
   Var x = copied ? concat_channels(input, input2) : input;
@@ -120,7 +121,7 @@ AttentionBlock::AttentionBlock(Builder& b, const BlockOptions& o, int channels)
                                       ConvStyle::nin)) {}
 
 Var AttentionBlock::forward(const Var& x) const {
-  const Range range(x.value().context(), name().c_str());
+  const Range block = range(x);
   return project_->forward(attention(qkv_->forward(norm_->forward(x))), x, rescale_);
 }
 
@@ -135,7 +136,7 @@ ResampleBlock::ResampleBlock(Builder& b, const BlockOptions& o, Resampling resam
 }
 
 Var ResampleBlock::forward(const Var& x) const {
-  const Range range(x.value().context(), name().c_str());
+  const Range block = range(x);
   return resampling_ == Resampling::down ? down(x) : up(x);
 }
 

@@ -55,7 +55,7 @@ ConvLayer::ConvLayer(Builder& b, int in, int out, int filter, const PlainConv& p
 Var ConvLayer::forward_f32(const Var& x) const {
   Conv2dParams params = params_;
   params.keep_f32 = true;
-  return conv2d(x, weight_, bias(), params);
+  return forward(x, params);
 }
 
 QkvLayer::QkvLayer(Builder& b, int c)
@@ -77,6 +77,7 @@ NormLayer::NormLayer(Builder& b, int channels, int groups, Activation activation
 }
 
 Var NormLayer::forward(const Var& x, const ChannelShift& shift, double dropout, const NoiseKey& key) const {
+  const Range layer = range(x);
   GroupNormParams params = params_;
   params.dropout = dropout;
   params.dropout_key = key;
@@ -99,6 +100,7 @@ NoiseEmbedding::NoiseEmbedding(Builder& b, const ModelConfig& model) : dim_(mode
 
 Var NoiseEmbedding::forward(const Tensor& noise_label, DType dtype) const {
   Context& context = noise_label.context();
+  const Range layer(context, name().c_str());
   const std::int64_t n = noise_label.shape()[0];
   Tensor y = Tensor::empty(context, {n, dim_}, dtype);
   if (!frequencies_) {

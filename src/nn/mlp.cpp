@@ -21,6 +21,7 @@ class Layer : public Module {
       shift_ = &add_parameter("shift", b.uniform({out, temb}, init_bound(1.0, temb, out)), {{"shift"}});
   }
   Var forward(const Var& h, const Var& temb = {}) const {
+    const Range layer = range(h);
     const Var own = linear(h, weight_, bias_ ? *bias_ : Var());
     return shift_ ? add(own, linear(temb, *shift_, {})) : own;
   }

@@ -51,7 +51,7 @@ RefineResBlock::RefineResBlock(Builder& b, const RefineOptions& o, const Geometr
 }
 
 Var RefineResBlock::forward(const Var& x, const Tensor& label) const {
-  const Range range(x.value().context(), name().c_str());
+  const Range block = range(x);
   Var h = conv1_->forward(activate(norm1_->forward(x, label), activation_));
   h = activate(norm2_->forward(h, label), activation_);
   // The mean of a 1x1 convolution is the convolution of the mean, at a quarter of its cost.
@@ -81,6 +81,7 @@ Var ResidualUnits::prepared(const Step& step, const Var& x, const Tensor& label)
 }
 
 Var ResidualUnits::forward(Var x, const Tensor& label) const {
+  const Range block = range(x);
   for (const auto& [first, second] : units_) {
     const Var h = first.conv->forward(prepared(first, x, label));
     x = second.conv->forward(prepared(second, h, label), x, 1.0);
@@ -100,6 +101,7 @@ ChainedPooling::ChainedPooling(Builder& b, const RefineOptions& o, int channels)
 }
 
 Var ChainedPooling::forward(const Var& x, const Tensor& label) const {
+  const Range block = range(x);
   Var sum = activate(x, activation_), path = sum;
   for (const Stage& stage : stages_) {
     path = stage.norm ? average_pool(stage.norm->forward(path, label)) : max_pool(path, kPoolRadius);
@@ -121,6 +123,7 @@ Fusion::Fusion(Builder& b, const RefineOptions& o, const std::vector<int>& in, i
 }
 
 Var Fusion::forward(const std::vector<Var>& inputs, const Tensor& label) const {
+  const Range block = range(inputs[0]);
   const Shape size = inputs[0].shape();
   Var sum;
   for (std::size_t i = 0; i < branches_.size(); ++i) {
@@ -143,7 +146,7 @@ RefineBlock::RefineBlock(Builder& b, const RefineOptions& o, const std::vector<i
 }
 
 Var RefineBlock::forward(const std::vector<Var>& inputs, const Tensor& label) const {
-  const Range range(inputs[0].value().context(), name().c_str());
+  const Range block = range(inputs[0]);
   std::vector<Var> adapted;
   for (std::size_t i = 0; i < adapt_.size(); ++i) adapted.push_back(adapt_[i]->forward(inputs[i], label));
   const Var h = fusion_ ? fusion_->forward(adapted, label) : adapted[0];

@@ -23,6 +23,7 @@ class InstanceNormLayer : public Module {
   InstanceNormLayer(Builder& builder, const RefineOptions& options, int channels);
   /// label [N] f64: index of each image's noise scale.
   Var forward(const Var& x, const Tensor& label) const {
+    const Range layer = range(x);
     return instance_norm_plus(x, table_, conditional_ ? label : Tensor());
   }
 

@@ -46,7 +46,7 @@ class WideBlock : public Module {
 
   /// x [N, H, W, in] -> [N, ceil(H / stride), ceil(W / stride), out]; temb [N, temb_dim], activated.
   Var forward(const Var& x, const Var& temb) const {
-    const Range range(x.value().context(), name().c_str());
+    const Range block = range(x);
     const Var a = norm0_->forward(x);
     const Var h = conv0_->forward(a, same_padding(x.shape()[1], stride_));
     return conv1_->forward(norm1_->forward(h, {shift_->forward(temb), 0}, 0.0, {}),

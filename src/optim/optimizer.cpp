@@ -39,18 +39,17 @@ void Optimizer::begin_step() {
 void Optimizer::update() {
   Context& context = schedule_.context();
   std::vector<ParameterList::Entry> entries;
-  std::int64_t chunks = 0;
+  ParameterList list{};
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter.var->value();
     const Gradient& grad = slot.parameter.var->gradient();
-    const std::int64_t n = value.numel();
     entries.push_back({value.buffer(), slot.m.buffer(), slot.v.buffer(), slot.ema.buffer(),
-                       value.low_buffer(), grad.tensor.buffer(), grad.factor, n, chunks, value.low_factor()});
-    chunks += (n + ParameterList::kChunk - 1) / ParameterList::kChunk;
+                       value.low_buffer(), grad.tensor.buffer(), grad.factor, value.numel(), 0,
+                       value.low_factor()});
+    list.append(entries.back());
   }
   const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));
-  const ParameterList list{reinterpret_cast<const ParameterList::Entry*>(table.data<double>()),
-                           static_cast<std::int64_t>(entries.size()), chunks};
+  list.entries = reinterpret_cast<const ParameterList::Entry*>(table.data<double>());
   run(GradientNorm{list, squared_norm_.buffer()}, context);
   run(AdamUpdate{list, reinterpret_cast<const AdamSchedule*>(schedule_.data<double>()),
                  squared_norm_.const_buffer(), config_.grad_clip, config_.beta1, config_.beta2, config_.eps,

@@ -133,6 +133,8 @@ class ChainRun {
       return numbers_.from(used - count, count);
     };
     for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+      const Range phase(context_, slots_[slot].purpose == Purpose::predictor ? "predictor" : "corrector",
+                        RangeKind::phase);
       const Updater& updater = slots_[slot].updater;
       state = updater.step(state.x, part(slot, take(updater.numbers(at_).size()), with_mean));
       if (!with_mean) state.x_mean = {};

@@ -54,13 +54,9 @@ class SingleOut {
 
 /// Where the CPU halves run.
 struct HostProcessor {
-  CpuContext cpu{{.threads = 1}};
+  CpuContext cpu{1};
   explicit HostProcessor(CudaContext&) {}
 };
-
-std::int64_t bytes_of(const ConstBuffer& buffer, std::int64_t n) {
-  return buffer ? n * static_cast<std::int64_t>(size_of(buffer.dtype)) : 0;
-}
 
 struct Sizes {
   std::int64_t x, x2, weight, y;
@@ -123,9 +119,10 @@ void compute(const Matmul& op, Context& cpu) {
 
 /// Queues compute(op).
 template <class Op>
-void queue(const Op& op, Context& context, const char* name, std::int64_t bytes) {
+void queue(const Op& op, Context& context, const char* name) {
   CudaContext& device = sgm::cuda(context);
-  if (!device.note({name, Traffic::product, bytes})) return;
+  const OpCost cost = op.cost();
+  if (!device.note({name, Traffic::product, cost.bytes, cost.flop})) return;
   emulator::enqueue(device.stream(), [op, &host = device.part<HostProcessor>()] { compute(op, host.cpu); });
 }
 
@@ -133,29 +130,19 @@ void queue(const Op& op, Context& context, const char* name, std::int64_t bytes)
 
 void Conv2d::cuda(Context& context) const {
   check_weight("conv2d", weight.dtype, x.dtype);
-  const Sizes n(shape);
-  queue(*this, context, "conv2d",
-        bytes_of(x, n.x) + bytes_of(x2, n.x2) + bytes_of(weight, n.weight) + bytes_of(y, n.y) +
-            bytes_of(residual, n.y));
+  queue(*this, context, "conv2d");
 }
 
 void Conv2dGradInput::cuda(Context& context) const {
   check_weight("conv2d gradient", weight.dtype, dy.dtype);
-  const Sizes n(shape);
-  queue(*this, context, "conv2d_grad_input",
-        bytes_of(dy, n.y) + bytes_of(weight, n.weight) + bytes_of(dx, n.x) + bytes_of(dx2, n.x2));
+  queue(*this, context, "conv2d_grad_input");
 }
 
 void Conv2dGradWeight::cuda(Context& context) const {
   check_weight("conv2d gradient", dweight.dtype, x.dtype);
-  const Sizes n(shape);
-  queue(*this, context, "conv2d_grad_weight",
-        bytes_of(x, n.x) + bytes_of(x2, n.x2) + bytes_of(dy, n.y) + bytes_of(dweight, n.weight));
+  queue(*this, context, "conv2d_grad_weight");
 }
 
-void Matmul::cuda(Context& context) const {
-  queue(*this, context, "matmul",
-        bytes_of(a, batch * m * k) + bytes_of(b, batch * k * n) + bytes_of(c, batch * m * n));
-}
+void Matmul::cuda(Context& context) const { queue(*this, context, "matmul"); }
 
 }  // namespace sgm

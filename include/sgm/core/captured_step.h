@@ -17,7 +17,8 @@ class CapturedStep {
   /// enabled = false: every step is launched call by call. The context must outlive the step.
   CapturedStep(Context& context, bool enabled) : context_(context), wanted_(enabled) {}
 
-  /// One step; `work` must be the same every time.
+  /// One step; `work` must be the same every time. While the context has a recorder, steps are launched call
+  /// by call.
   void run(const std::function<void()>& work);
   bool is_replaying() const { return replay_ != nullptr; }
   /// Why steps are not replayed though they should be; empty where they are, or as long as nobody knows.

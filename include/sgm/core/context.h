@@ -48,14 +48,51 @@ struct LaunchCount {
   double flop = 0;
 };
 
-/// Watches what a context does: nested ranges (phases, layers, ops), and the work inside the innermost one.
+/// What a range is around: a part of a step (the forward pass, the optimiser), a layer of the network, or the
+/// gradient rule of one op on the tape.
+enum class RangeKind { phase, layer, rule };
+
+/// Watches what a context does: nested ranges, ops inside them, and the work of each op.
 class Recorder {
  public:
   virtual ~Recorder() = default;
-  virtual void enter(const char* range) = 0;
+  virtual void enter(RangeKind kind, const char* name) = 0;
+  /// An op begins; what it does at the least, whatever launches that takes.
+  virtual void enter_op(const Work& op) = 0;
+  /// The innermost range or op ends.
   virtual void leave() = 0;
   /// Called before the work is handed to the device.
   virtual void work(const Work& work) = 0;
+  /// How a library does the product that comes next, and why so, in one line.
+  virtual void plan(const std::string& text) = 0;
+  /// The layers that are open now, outermost first, joined by dots.
+  virtual std::string layer() const = 0;
+};
+
+/// Marks among the work that a device is given, and when it came to each.
+class Timeline {
+ public:
+  virtual ~Timeline() = default;
+  virtual void mark() = 0;
+  /// Seconds from the first mark to each, in order; waits for the device, and begins anew.
+  virtual std::vector<double> take() = 0;
+};
+
+/// One launch as the device saw it.
+struct Activity {
+  std::string kernel;
+  std::uint64_t owner = 0;    // as set when it was launched
+  double start = 0, end = 0;  // seconds since the log began
+};
+
+/// The device's own record of its launches.
+class ActivityLog {
+ public:
+  virtual ~ActivityLog() = default;
+  /// Whom launches from now on belong to; 0: nobody.
+  virtual void set_owner(std::uint64_t owner) = 0;
+  /// All since the last call, in the order of their starts; waits for the device.
+  virtual std::vector<Activity> take() = 0;
 };
 
 class Context {
@@ -88,18 +125,19 @@ class Context {
     if (why_not) *why_not = "this device executes calls at once";
     return nullptr;
   }
-  /// Opens and closes a named range that profilers and the recorder see.
-  virtual void push_range(const char* name) {
-    if (recorder_) recorder_->enter(name);
-  }
-  virtual void pop_range() {
-    if (recorder_) recorder_->leave();
-  }
+  /// Opens and closes ranges that profilers and the recorder see: Range does.
+  void enter(RangeKind kind, const char* name);
+  void enter_op(const Work& op);
+  void leave();
   /// Whether products of f32 operands may round them to TF32, where there is such a thing.
   virtual void allow_tf32(bool /*on*/) {}
-  /// Whether gradients cost time rather than memory: what is cheap to make again is not kept for them.
-  void set_recompute(bool on) { recomputes_ = on; }
-  bool recomputes() const { return recomputes_; }
+  /// Times of this device's work: of the host's clock where calls are executed at once.
+  virtual std::unique_ptr<Timeline> create_timeline();
+  /// Null where the device keeps none, with why_not telling the reason. One at a time.
+  virtual std::unique_ptr<ActivityLog> create_activity_log(std::string* why_not) {
+    if (why_not) *why_not = "this device executes calls at once";
+    return nullptr;
+  }
   /// Opens and closes what profilers that wait for the program record (nsys, ncu).
   virtual void set_profiling(bool /*on*/) {}
 
@@ -109,6 +147,11 @@ class Context {
   bool note(const Work& work);
   /// Work since the last call, by kernel, most bytes first.
   std::vector<LaunchCount> take_launch_counts();
+  /// Tells the recorder, if there is one, how a library does the product that comes next: text() in one line.
+  template <class Text>
+  void explain(Text&& text) {
+    if (recorder_) recorder_->plan(text());
+  }
   /// Who is told of ranges and work from now on; null: nobody. Must outlive the watching.
   void set_recorder(Recorder* recorder) { recorder_ = recorder; }
   Recorder* recorder() const { return recorder_; }
@@ -118,20 +161,25 @@ class Context {
 
  protected:
   explicit Context(bool is_dry = false) : is_dry_(is_dry) {}
+  /// Shows named ranges to profilers outside of the program.
+  virtual void push_range(const char* /*name*/) {}
+  virtual void pop_range() {}
 
  private:
   const bool is_dry_;
-  bool recomputes_ = false;
   std::atomic<std::uint64_t> stamp_ = 0;
   std::unordered_map<const char*, LaunchCount> counts_;
   Recorder* recorder_ = nullptr;
 };
 
-/// A named range around a scope.
+/// A named range, or an op, around a scope.
 class Range {
  public:
-  Range(Context& context, const char* name) : context_(context) { context_.push_range(name); }
-  ~Range() { context_.pop_range(); }
+  Range(Context& context, const char* name, RangeKind kind = RangeKind::layer) : context_(context) {
+    context_.enter(kind, name);
+  }
+  Range(Context& context, const Work& op) : context_(context) { context_.enter_op(op); }
+  ~Range() { context_.leave(); }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 
@@ -140,9 +188,9 @@ class Range {
 };
 
 /// "cpu" with `threads` OpenMP threads (0: all cores the process may use), "cuda" (the first device that
-/// CUDA_VISIBLE_DEVICES shows), either with tensors of at most `max_memory` bytes (0: all there are), or
-/// "cpu-dry" and "cuda-dry": no device at all, memory is address space only and work is counted and not
-/// executed. Throws Error for a device that this build or machine lacks, saying which and why.
+/// CUDA_VISIBLE_DEVICES shows) holding at most `max_memory` bytes (0: all there are), or "cpu-dry" and
+/// "cuda-dry": no device at all, memory is address space only and work is counted and not executed. Throws
+/// Error for a device that this build or machine lacks, saying which and why.
 std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0,
                                         std::size_t max_memory = 0);
 

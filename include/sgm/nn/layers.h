@@ -16,7 +16,10 @@ class LinearLayer : public Module {
   LinearLayer(Builder& builder, int in, int out, double scale = 1.0);
   /// With a weight [out, in] of the caller's.
   LinearLayer(Builder& builder, Tensor weight);
-  Var forward(const Var& x) const { return linear(x, weight_, bias_); }
+  Var forward(const Var& x) const {
+    const Range layer = range(x);
+    return linear(x, weight_, bias_);
+  }
 
  private:
   Var &weight_, &bias_;
@@ -43,26 +46,32 @@ class ConvLayer : public Module {
   ConvLayer(Builder& builder, int in, int out, int filter, const PlainConv& plain);
   /// With a weight [out, filter, filter, in] of the caller's, and no bias.
   explicit ConvLayer(Tensor weight);
-  Var forward(const Var& x) const { return conv2d(x, weight_, bias(), params_); }
-  Var forward(const Var& x, Conv2dParams params) const { return conv2d(x, weight_, bias(), params); }
+  Var forward(const Var& x) const { return forward(x, params_); }
+  Var forward(const Var& x, Conv2dParams params) const {
+    const Range layer = range(x);
+    return conv2d(x, weight_, bias(), params);
+  }
   /// rescale (conv(x) + residual).
   Var forward(const Var& x, const Var& residual, double rescale) const {
+    const Range layer = range(x);
     return conv2d(x, weight_, bias(), params_, residual, rescale);
   }
   /// 1x1 filters over the channels of x and then those of x2, which may be absent; joined: both, where the
   /// norm made it.
   Var forward_two(const Var& x, const Var& x2, const Tensor& joined) const {
+    const Range layer = range(x);
     return conv2d(x, weight_, bias(), params_, {}, 1.0, x2, joined);
   }
   /// filter(conv(x)) + bias.
   Var forward_then(const Var& x, Conv2dParams params, const ResampleParams& filter) const {
+    const Range layer = range(x);
     return add_bias(resample(conv2d(x, weight_, {}, params), filter), bias());
   }
   /// Output as `dtype`; of an f32 x only the output is rounded.
   Var forward_as(const Var& x, DType dtype) const {
     Conv2dParams params = params_;
     params.round = dtype == DType::bf16;
-    return conv2d(x, weight_, bias(), params);
+    return forward(x, params);
   }
   /// f32 output whatever x is.
   Var forward_f32(const Var& x) const;
@@ -80,7 +89,10 @@ class ConvLayer : public Module {
 class QkvLayer : public Module {
  public:
   QkvLayer(Builder& builder, int channels);
-  Var forward(const Var& x) const { return conv2d(x, weight_, bias_); }
+  Var forward(const Var& x) const {
+    const Range layer = range(x);
+    return conv2d(x, weight_, bias_);
+  }
 
  private:
   Var &weight_, &bias_;
@@ -91,14 +103,16 @@ class NormLayer : public Module {
  public:
   NormLayer(Builder& builder, int channels, int groups, Activation activation = Activation::none,
             double eps = 1e-6);
-  Var forward(const Var& x) const { return group_norm(x, gamma_, beta_, params_); }
+  Var forward(const Var& x) const { return forward_two(x, {}); }
   /// Over the channels of x and then those of x2, which may be absent, leaving all of them in `joined` where
   /// that is given.
   Var forward_two(const Var& x, const Var& x2, const Tensor& joined = {}) const {
+    const Range layer = range(x);
     return group_norm(x, gamma_, beta_, params_, {}, x2, joined);
   }
   /// Resampled, and x too.
   ResampledNorm forward_resampled(const Var& x, const ResampleParams& resample) const {
+    const Range layer = range(x);
     return resampled_group_norm(x, gamma_, beta_, params_, resample);
   }
   /// With a shift before the norm and dropout after the activation.

@@ -65,6 +65,9 @@ class Module {
   const std::string& name() const { return name_; }
 
  protected:
+  /// Around a layer's forward pass on the device of x.
+  [[nodiscard]] Range range(const Var& x) const { return {x.value().context(), name_.c_str()}; }
+
   /// `reference` parts are relative to this module's reference name.
   Var& add_parameter(std::string name, Tensor value, std::vector<ReferencePart> reference,
                      bool trainable = true);

@@ -3,6 +3,8 @@
 #include <bit>
 #include <cstring>
 #include <functional>
+#include <sstream>
+#include <string>
 
 #include "backend/cpu/cpu_context.h"
 #include "backend/cpu/exact.h"
@@ -105,25 +107,47 @@ struct Plan : OneDnn::Entry {
   explicit Plan(typename Primitive::primitive_desc d) : desc(std::move(d)), primitive(desc) {}
 };
 
+std::string text_of(const ConvShape& s) {
+  std::ostringstream text;
+  text << '[' << s.n << ", " << s.h << ", " << s.w << ", " << s.c << "] -> [" << s.oh << ", " << s.ow << ", "
+       << s.k << "], " << s.r << 'x' << s.s;
+  if (s.stride != 1) text << ", stride " << s.stride;
+  if (s.dilation != 1) text << ", dilation " << s.dilation;
+  return text.str();
+}
+
+std::string text_of(const Matmul& op) {
+  std::ostringstream text;
+  text << op.batch << " x [" << op.m << ", " << op.k << "] x [" << op.k << ", " << op.n << ']';
+  return text.str();
+}
+
+/// Tells a profiler what oneDNN does, and whether its weights are packed anew for every call.
+template <class P, class Product>
+void explain(const Plan<P>& plan, Context& context, const Product& product, const char* weights) {
+  context.explain([&] { return text_of(product) + ": oneDNN " + plan.desc.impl_info_str() + weights; });
+}
+
+void explain_winograd(Context& context, const ConvShape& shape) {
+  context.explain([&] { return text_of(shape) + ": Winograd tiles, whose size repays the transforms"; });
+}
+
 /// Runs a plan with a scratchpad from the context's allocator.
 template <class P>
 void execute(const Plan<P>& plan, Context& context, Args args) {
   OneDnn& dnn = onednn_of(context);
   const Scratch pad(context, plan.desc.scratchpad_desc().get_size());
-  if (dnn.is_dry()) return;
   args.insert({DNNL_ARG_SCRATCHPAD, {plan.desc.scratchpad_desc(), dnn.engine(), pad.data()}});
   plan.primitive.execute(dnn.stream(), args);
   dnn.stream().wait();
 }
 
-/// Without memory on a dry device: the library writes zeros around what it blocks.
 dnnl::memory memory_of(const Desc& desc, OneDnn& dnn, const void* data) {
-  return {desc, dnn.engine(), dnn.is_dry() ? DNNL_MEMORY_NONE : const_cast<void*>(data)};
+  return {desc, dnn.engine(), const_cast<void*>(data)};
 }
 
 /// Reorders between [k, r, s, c] f32 and the layout a primitive wants.
 void repack(OneDnn& dnn, dnnl::memory from, dnnl::memory to) {
-  if (dnn.is_dry()) return;
   dnnl::reorder(from, to).execute(dnn.stream(), from, to);
   dnn.stream().wait();
 }
@@ -162,12 +186,13 @@ void forward(const Conv2d& op, std::int64_t row, Context& context) {
   OneDnn& dnn = onednn_of(context);
   const auto& plan = forward_plan(dnn, op);
   const Desc packed_desc = plan.desc.weights_desc(), plain = plain_weights(op.shape, row);
+  explain(plan, context, op.shape, op.weight_version ? ", weights kept packed" : ", weights packed first");
 
   Args args = {{DNNL_ARG_SRC, memory_of(plan.desc.src_desc(), dnn, op.x.data)},
                {DNNL_ARG_DST, memory_of(plan.desc.dst_desc(), dnn, op.y.data)}};
   if (op.bias) args.insert({DNNL_ARG_BIAS, memory_of(plan.desc.bias_desc(), dnn, op.bias.data)});
   if (adds_in_place(op)) {
-    if (op.y.data != op.residual.data && !context.is_dry())
+    if (op.y.data != op.residual.data)
       std::memcpy(op.y.data, op.residual.data, plan.desc.dst_desc().get_size());
   } else if (op.residual) {
     args.insert({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
@@ -178,8 +203,7 @@ void forward(const Conv2d& op, std::int64_t row, Context& context) {
     OneDnn::Packed& packed =
         dnn.packed(op.weight.data, {op.shape.k, op.shape.r, op.shape.s, op.shape.c, int(op.x.dtype)});
     if (packed.version != op.weight_version || packed.memory.get_desc() != packed_desc) {
-      packed.storage = std::make_unique<Scratch>(context, packed_desc.get_size());
-      packed.memory = memory_of(packed_desc, dnn, packed.storage->data());
+      packed.memory = dnnl::memory(packed_desc, dnn.engine());
       repack(dnn, memory_of(plain, dnn, op.weight.data), packed.memory);
       packed.version = op.weight_version;
     }
@@ -224,7 +248,7 @@ void backward_data(const Conv2dGradInput& op, std::int64_t row, Context& context
   if (op.scale != 1.0) {
     const ConvShape& s = op.shape;
     const Scratch scaled(context, static_cast<std::size_t>(s.k * s.r * s.s * s.c) * sizeof(float));
-    if (!context.is_dry()) scale_weights(s, op.weight.as<float>(), row, op.scale, scaled.as<float>());
+    scale_weights(s, op.weight.as<float>(), row, op.scale, scaled.as<float>());
     Conv2dGradInput unscaled = op;
     unscaled.weight = {scaled.data(), DType::f32}, unscaled.scale = 1.0;
     return backward_data(unscaled, s.c, context);
@@ -236,6 +260,7 @@ void backward_data(const Conv2dGradInput& op, std::int64_t row, Context& context
     return Plan<P>(onednn::backward_data_desc(dnn.engine(), d.x, d.w, d.y, d.geometry, hint_for(dnn, d),
                                               user_scratchpad()));
   });
+  explain(plan, context, op.shape, ", weights packed first");
   const Scratch weights(context, plan.desc.weights_desc().get_size());
   const dnnl::memory packed = memory_of(plan.desc.weights_desc(), dnn, weights.data());
   repack(dnn, memory_of(plain_weights(op.shape, row), dnn, op.weight.data), packed);
@@ -273,6 +298,7 @@ void backward_weights(const Conv2dGradWeight& op, std::int64_t row, Context& con
     return Plan<P>(onednn::backward_weights_desc(dnn.engine(), d.x, dw, bias ? d.b : Desc(), d.y, d.geometry,
                                                  hint, user_scratchpad()));
   });
+  explain(plan, context, op.shape, ", gradient unpacked after");
   const Scratch gradient(context, plan.desc.diff_weights_desc().get_size());
   const dnnl::memory packed = memory_of(plan.desc.diff_weights_desc(), dnn, gradient.data());
   Args args = {{DNNL_ARG_SRC, memory_of(plan.desc.src_desc(), dnn, op.x.data)},
@@ -281,7 +307,7 @@ void backward_weights(const Conv2dGradWeight& op, std::int64_t row, Context& con
   if (bias) args.insert({DNNL_ARG_DIFF_BIAS, memory_of(plan.desc.diff_bias_desc(), dnn, op.dbias.data)});
   execute(plan, context, std::move(args));
   repack(dnn, packed, memory_of(plain_weights(op.shape, row), dnn, op.dweight.data));
-  if (op.scale == 1.0 || context.is_dry()) return;
+  if (op.scale == 1.0) return;
   const ConvShape& s = op.shape;
   const auto factor = static_cast<float>(op.scale);
   for (std::int64_t i = 0; i < s.k * s.r * s.s; ++i)
@@ -339,6 +365,7 @@ void multiply(const Matmul& op, Context& context) {
     return Plan<dnnl::matmul>(
         onednn::matmul_desc(dnn.engine(), a, b, op.bias && !scaled ? bias : Desc(), c, attr));
   });
+  explain(plan, context, op, "");
   Args args = {{DNNL_ARG_SRC, memory_of(plan.desc.src_desc(), dnn, op.a.data)},
                {DNNL_ARG_WEIGHTS, memory_of(plan.desc.weights_desc(), dnn, op.b.data)},
                {DNNL_ARG_DST, memory_of(plan.desc.dst_desc(), dnn, op.c.data)}};
@@ -351,30 +378,34 @@ void multiply(const Matmul& op, Context& context) {
 }  // namespace
 
 void Conv2d::cpu(Context& context) const {
-  if (x.dtype == DType::f64) return context.is_dry() ? void() : exact::convolve(*this);
+  if (x.dtype == DType::f64) return exact::convolve(*this);
   guarded("conv2d", shape, x.dtype, [&] {
-    winograd::suits(shape, x.dtype) ? winograd::convolve(*this, context) : forward(*this, context);
+    if (!winograd::suits(shape, x.dtype)) return forward(*this, context);
+    explain_winograd(context, shape);
+    winograd::convolve(*this, context);
   });
 }
 
 void Conv2dGradInput::cpu(Context& context) const {
-  if (dy.dtype == DType::f64) return context.is_dry() ? void() : exact::convolve_grad_input(*this);
+  if (dy.dtype == DType::f64) return exact::convolve_grad_input(*this);
   guarded("conv2d gradient", shape, dy.dtype, [&] {
-    winograd::suits(shape, dy.dtype) ? winograd::convolve_grad_input(*this, context)
-                                     : backward_data(*this, context);
+    if (!winograd::suits(shape, dy.dtype)) return backward_data(*this, context);
+    explain_winograd(context, shape);
+    winograd::convolve_grad_input(*this, context);
   });
 }
 
 void Conv2dGradWeight::cpu(Context& context) const {
-  if (x.dtype == DType::f64) return context.is_dry() ? void() : exact::convolve_grad_weight(*this);
+  if (x.dtype == DType::f64) return exact::convolve_grad_weight(*this);
   guarded("conv2d gradient", shape, x.dtype, [&] {
-    winograd::suits(shape, x.dtype) ? winograd::convolve_grad_weight(*this, context)
-                                    : backward_weights(*this, context);
+    if (!winograd::suits(shape, x.dtype)) return backward_weights(*this, context);
+    explain_winograd(context, shape);
+    winograd::convolve_grad_weight(*this, context);
   });
 }
 
 void Matmul::cpu(Context& context) const {
-  if (a.dtype == DType::f64) return context.is_dry() ? void() : exact::multiply(*this);
+  if (a.dtype == DType::f64) return exact::multiply(*this);
   try {
     multiply(*this, context);
   } catch (const dnnl::error& error) {

@@ -209,10 +209,7 @@ class Backward {
 }  // namespace
 
 void GroupNormGrad::cpu(Context& context) const {
-  dispatch_float(x.dtype, "group_norm", [&]<class T>(T) {
-    const Backward<T> backward{*this, context};
-    if (!context.is_dry()) backward();
-  });
+  dispatch_float(x.dtype, "group_norm", [&]<class T>(T) { Backward<T>{*this, context}(); });
 }
 
 }  // namespace sgm

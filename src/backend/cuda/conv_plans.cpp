@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <sstream>
 
+#include "backend/cuda/event.h"
 #include "backend/cuda/workspace.h"
 #include "backend/scratch.h"
 
@@ -10,28 +12,6 @@ namespace sgm::cudnn {
 namespace {
 
 constexpr int kWarmUpRuns = 3, kTimedRuns = 10;
-
-class Event {
- public:
-  Event() { cuda_check(cudaEventCreate(&event_), "cudaEventCreate", "timing of convolutions"); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  void record(cudaStream_t stream) {
-    cuda_check(cudaEventRecord(event_, stream), "cudaEventRecord", "timing of convolutions");
-  }
-  /// Milliseconds from `start` to here; waits for both.
-  float since(const Event& start) const {
-    float milliseconds = 0;
-    cuda_check(cudaEventSynchronize(event_), "cudaEventSynchronize", "timing of convolutions");
-    cuda_check(cudaEventElapsedTime(&milliseconds, start.event_, event_), "cudaEventElapsedTime");
-    return milliseconds;
-  }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 /// The plan of a proposal, if it may execute the graph; `said` gathers why not.
 std::optional<Plan> admitted(const Target& target, const ConvGraph& graph, const Descriptor& proposal,
@@ -81,18 +61,17 @@ void ConvPlans::start() {
   cache_.emplace(PlanCache::default_path("convolutions.txt"));
 }
 
-void ConvPlans::execute(const char* kernel, std::int64_t bytes, const ConvGraph& graph,
+void ConvPlans::execute(const char* kernel, const OpCost& cost, const ConvGraph& graph,
                         const ConvOperands& operands) {
   Entry& entry = entries_.try_emplace(graph.key(), Entry{graph, {}}).first->second;
-  if (!device_.note({kernel, Traffic::product, bytes})) {
-    const Scratch most(device_, workspace_size(graph.most_workspace()));
-    return;
-  }
+  if (!device_.note({kernel, Traffic::product, cost.bytes, cost.flop})) return;
   for (const void* p : {operands.x, operands.weight, operands.y, operands.residual, operands.bias})
     check(reinterpret_cast<std::uintptr_t>(p) % ConvGraph::kAlignment == 0, kernel, ": operands of ",
           graph.text(), " must be aligned to ", ConvGraph::kAlignment, " bytes");
   start();
   if (!entry.plan || (!entry.settled && !device_.is_capturing())) choose(entry, operands);
+  device_.explain(
+      [&] { return graph.text() + ": cuDNN engine " + entry.plan->choice().text() + ", " + entry.why; });
   const Scratch workspace(device_, workspace_size(entry.plan->workspace()));
   launch(*entry.plan, operands, workspace.data());
 }
@@ -107,6 +86,7 @@ void ConvPlans::choose(Entry& entry, const ConvOperands& operands) {
   const std::string key = device_key_ + entry.graph.text();
   entry.plan = remembered(entry.graph, key);
   entry.settled = entry.plan.has_value();
+  entry.why = "remembered from an earlier run";
   if (entry.settled) return;
   Candidates found = candidates(Target(handle_), entry.graph, true);
   check(!found.plans.empty(), "convolution: cuDNN ", version(), " has no engine for ", entry.graph.text(),
@@ -117,8 +97,9 @@ void ConvPlans::choose(Entry& entry, const ConvOperands& operands) {
   // While a graph is captured nothing can be timed, and runs on an output that is an input too do not repeat.
   const bool repeatable = operands.y != operands.residual;
   entry.settled = !device_.is_capturing();
+  entry.why = found.plans.size() == 1 ? "the only one" : "the first of " + std::to_string(found.plans.size());
   if (entry.settled && repeatable && found.plans.size() > 1) {
-    best = fastest(found, operands);
+    best = fastest(found, operands, entry.why);
     cache_->put(key, found.plans[best].choice().text());
   }
   entry.plan = std::move(found.plans[best]);
@@ -136,7 +117,8 @@ std::optional<Plan> ConvPlans::remembered(const ConvGraph& graph, const std::str
   return std::nullopt;
 }
 
-std::size_t ConvPlans::fastest(const Candidates& found, const ConvOperands& operands) const {
+std::size_t ConvPlans::fastest(const Candidates& found, const ConvOperands& operands,
+                               std::string& why) const {
   std::size_t most = 0, best = found.plans.size();
   for (const Plan& plan : found.plans) most = std::max(most, plan.workspace());
   const Scratch workspace(device_, workspace_size(most));
@@ -148,7 +130,7 @@ std::size_t ConvPlans::fastest(const Candidates& found, const ConvOperands& oper
     end.record(stream);
     return end.since(begin) / static_cast<float>(times);
   };
-  float best_time = std::numeric_limits<float>::infinity();
+  float best_time = std::numeric_limits<float>::infinity(), first_time = 0;
   std::string problem;
   for (std::size_t i = 0; i < found.plans.size(); ++i) {
     try {
@@ -156,12 +138,18 @@ std::size_t ConvPlans::fastest(const Candidates& found, const ConvOperands& oper
       run(found.plans[i], 1);
       if (run(found.plans[i], kWarmUpRuns - 1) > 2.0f * best_time) continue;
       const float time = run(found.plans[i], kTimedRuns);
+      if (i == 0) first_time = time;
       if (time < best_time) best_time = time, best = i;
     } catch (const Error& error) {
       problem = error.what();
     }
   }
   check(best < found.plans.size(), problem);
+  std::ostringstream text;
+  text.precision(3);
+  text << "the fastest of " << found.plans.size() << " with " << 1e3f * best_time
+       << " us; cuDNN's first took " << 1e3f * first_time << " us";
+  why = text.str();
   return best;
 }
 

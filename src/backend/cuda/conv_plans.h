@@ -40,10 +40,10 @@ class ConvPlans {
   ConvPlans(const ConvPlans&) = delete;
   ConvPlans& operator=(const ConvPlans&) = delete;
 
-  /// Counts the convolution as a launch of `kernel` that moves `bytes`, and executes it; the output holds
+  /// Counts the convolution as a launch of `kernel` at that cost, and executes it; the output holds
   /// what the graph computes of the inputs. In a dry run it is only remembered. Throws Error naming the
   /// convolution and cuDNN's reason where no engine fits.
-  void execute(const char* kernel, std::int64_t bytes, const ConvGraph& graph, const ConvOperands& operands);
+  void execute(const char* kernel, const OpCost& cost, const ConvGraph& graph, const ConvOperands& operands);
 
   /// The convolutions that a dry run asked for, each once.
   std::vector<ConvGraph> requested() const;
@@ -53,12 +53,13 @@ class ConvPlans {
     ConvGraph graph;
     std::optional<Plan> plan;
     bool settled = false;  // by timing, by the file, or for lack of alternatives
+    std::string why = "";  // this plan
   };
 
   void start();
   void choose(Entry& entry, const ConvOperands& operands);
   std::optional<Plan> remembered(const ConvGraph& graph, const std::string& key) const;
-  std::size_t fastest(const Candidates& candidates, const ConvOperands& operands) const;
+  std::size_t fastest(const Candidates& candidates, const ConvOperands& operands, std::string& why) const;
   void launch(const Plan& plan, const ConvOperands& operands, void* workspace) const;
 
   CudaContext& device_;

@@ -19,15 +19,6 @@ bool is_product(const ConvShape& s) {
 
 std::int64_t output_pixels(const ConvShape& s) { return s.n * s.oh * s.ow; }
 
-/// Bytes of the operands of a convolution, each once.
-std::int64_t bytes_moved(const ConvShape& s, DType x, DType weight, DType y, int images_like_y = 1) {
-  const auto bytes = [](std::int64_t n, DType dtype) {
-    return n * static_cast<std::int64_t>(size_of(dtype));
-  };
-  return bytes(s.n * s.h * s.w * s.c, x) + bytes(s.k * s.r * s.s * s.c, weight) +
-         images_like_y * bytes(output_pixels(s) * s.k, y);
-}
-
 /// `like` some elements further on.
 template <class B>
 B advanced(B like, std::int64_t elements) {
@@ -65,11 +56,10 @@ void forward_by_plan(const Conv2d& op, CudaContext& device) {
   graph.bias = op.bias && (op.residual || op.scale == 1.0);
   graph.residual = graph.bias && op.residual;
   cudnn::ConvOperands operands{op.x.data, op.weight.data, op.y.data};
+  Conv2d launched = op;
+  if (!graph.bias) launched.bias = launched.scaled_bias = launched.residual = {};
   const auto execute = [&] {
-    const int images_like_y = graph.residual ? 2 : 1;
-    device.part<cudnn::ConvPlans>().execute(
-        "conv forward", bytes_moved(s, op.x.dtype, op.weight.dtype, op.y.dtype, images_like_y), graph,
-        operands);
+    device.part<cudnn::ConvPlans>().execute("conv forward", launched.cost(), graph, operands);
   };
   if (graph.bias) {
     const ReadyBias bias = ready_bias(op, op.x.dtype, device);
@@ -179,8 +169,8 @@ void Conv2dGradInput::cuda(Context& context) const {
   if (output_pixels(shape) * shape.k == 0) return;
   if (is_product(shape)) return grad_input_by_product(*this, device);
   device.part<cudnn::ConvPlans>().execute(
-      "conv grad input", bytes_moved(shape, dx.dtype, weight.dtype, dy.dtype),
-      graph_of(ConvGraph::Kind::grad_input, shape, dy.dtype, scale, device), {dx.data, weight.data, dy.data});
+      "conv grad input", cost(), graph_of(ConvGraph::Kind::grad_input, shape, dy.dtype, scale, device),
+      {dx.data, weight.data, dy.data});
 }
 
 void Conv2dGradWeight::cuda(Context& context) const {
@@ -196,8 +186,10 @@ void Conv2dGradWeight::cuda(Context& context) const {
     if (x2) grad_weight_by_product(*this, x2, shape.c - shape.c2, shape.c2, device);
     return;
   }
+  Conv2dGradWeight launched = *this;
+  launched.dbias = {};
   device.part<cudnn::ConvPlans>().execute(
-      "conv grad weight", bytes_moved(shape, x.dtype, dweight.dtype, dy.dtype),
+      "conv grad weight", launched.cost(),
       graph_of(ConvGraph::Kind::grad_weight, shape, x.dtype, scale, device), {x.data, dweight.data, dy.data});
 }
 

@@ -45,8 +45,8 @@ class CudaContext final : public Context {
   void copy_to_host(void* host, const void* device, std::size_t bytes) override;
   void synchronize() override;
   std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string* why_not) override;
-  void push_range(const char* name) override;
-  void pop_range() override;
+  std::unique_ptr<Timeline> create_timeline() override;
+  std::unique_ptr<ActivityLog> create_activity_log(std::string* why_not) override;
   void set_profiling(bool on) override;
   void allow_tf32(bool on) override { options_.allow_tf32 = on; }
 
@@ -62,6 +62,10 @@ class CudaContext final : public Context {
     if (!slot) slot = std::make_shared<T>(*this);
     return *static_cast<T*>(slot.get());
   }
+
+ protected:
+  void push_range(const char* name) override;
+  void pop_range() override;
 
  private:
   struct CapturedGraph;

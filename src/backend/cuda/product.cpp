@@ -206,15 +206,14 @@ bool CublasLt::execute(const Product& p) {
   return true;
 }
 
-/// Bytes of all operands, each once: a matrix that a batch shares, too.
-std::int64_t bytes_moved(const Product& p) {
-  const auto bytes = [](const ConstBuffer& buffer, std::int64_t n) {
-    return buffer ? n * static_cast<std::int64_t>(size_of(buffer.dtype)) : 0;
+/// Every operand moves once: a matrix that a batch shares, too.
+OpCost cost_of(const Product& p) {
+  const auto moved = [&p](const ConstBuffer& matrix, std::int64_t size, std::int64_t stride) {
+    return bytes_of(matrix, (stride == 0 ? 1 : p.batch) * size);
   };
-  const std::int64_t of_a = p.stride_a ? p.batch : 1;
-  return of_a * bytes(p.a, p.m * p.k) +
-         p.batch * (bytes(p.b, p.k * p.n) + bytes(p.c, p.m * p.n) + bytes(p.d, p.m * p.n)) +
-         bytes(p.bias, p.n);
+  return {moved(p.a, p.m * p.k, p.stride_a) + moved(p.b, p.k * p.n, p.stride_b) +
+              bytes_of({p.c, p.d}, p.batch * p.m * p.n) + bytes_of(p.bias, p.n),
+          2.0 * static_cast<double>(p.batch * p.m) * static_cast<double>(p.n * p.k)};
 }
 
 void check_types(const char* kernel, const Product& p) {
@@ -235,10 +234,9 @@ void multiply(const char* kernel, const Product& product, CudaContext& device) {
   const ReadyBias bias(product.bias, product.n, 1.0, product.d.dtype, device);
   Product p = product;
   p.bias = bias.buffer();
-  if (!device.note({kernel, Traffic::product, bytes_moved(p)})) {
-    const Scratch most(device, workspace_size(kMostWorkspace));
-    return;
-  }
+  const OpCost cost = cost_of(p);
+  if (!device.note({kernel, Traffic::product, cost.bytes, cost.flop})) return;
+  device.explain([&] { return text_of(p) + ": cuBLASLt, the first that its heuristics name"; });
   CublasLt& library = device.part<CublasLt>();
   if (library.execute(p)) return;
   const bool rows_in_one_matrix = p.batch == 1 || p.stride_d == p.m * p.ldd;

@@ -1,4 +1,12 @@
 include(${PROJECT_SOURCE_DIR}/kernels/sources.cmake)
+if(SGM_CUPTI_INCLUDE_DIR)
+  set(SGM_ACTIVITY_LOG backend/cuda/activity_log_cupti.cpp)
+  set_source_files_properties(
+    ${SGM_ACTIVITY_LOG} PROPERTIES COMPILE_DEFINITIONS "SGM_CUPTI_LIBRARY=\"${SGM_CUPTI_LIBRARY}\"")
+  target_include_directories(sgm SYSTEM PRIVATE ${SGM_CUPTI_INCLUDE_DIR})
+else()
+  set(SGM_ACTIVITY_LOG backend/cuda/activity_log_absent.cpp)
+endif()
 target_sources(
   sgm
   PRIVATE backend/cuda/conv_graph.cpp
@@ -10,7 +18,9 @@ target_sources(
           backend/cuda/plan_cache.cpp
           backend/cuda/product.cpp
           backend/cuda/staging.cpp
+          backend/cuda/timeline.cpp
+          ${SGM_ACTIVITY_LOG}
           ${SGM_CUDA_KERNELS})
 target_compile_definitions(sgm PUBLIC SGM_WITH_CUDA)
-target_link_libraries(sgm PRIVATE CUDA::cudart CUDA::cublasLt ${SGM_CUDNN_LIBRARY})
+target_link_libraries(sgm PRIVATE CUDA::cudart CUDA::cublasLt ${SGM_CUDNN_LIBRARY} ${CMAKE_DL_LIBS})
 sgm_cuda_options(sgm)
