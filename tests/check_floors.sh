@@ -7,6 +7,7 @@ allowed() {
   case $1 in
     core | io | kernels | sde) echo core ;;
     tensor | backend) echo core kernels ;;
+    profile) echo core kernels tensor ;;
     device) echo core kernels backend emulator ;;
     data) echo core io tensor ;;
     autograd) echo core tensor kernels ;;
@@ -16,7 +17,7 @@ allowed() {
     train) echo core io tensor autograd nn sde score optim data ;;
     plot) echo core io data ;;
     lab) echo core io kernels tensor autograd nn sde score sampling optim data plot ;;
-    cli) echo core io tensor autograd kernels nn sde score sampling optim data train plot lab ;;
+    cli) echo core io tensor autograd kernels nn sde score sampling optim data train plot lab profile ;;
     *) echo "check_floors: unknown folder $1" >&2 && exit 2 ;;
   esac
 }

@@ -1,0 +1,7 @@
+target_sources(
+  sgm
+  PRIVATE profile/ceilings.cpp
+          profile/json.cpp
+          profile/profiler.cpp
+          profile/rows.cpp
+          profile/table.cpp)
