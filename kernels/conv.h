@@ -31,6 +31,8 @@ struct ConvShape {
 
 /// y = scale (conv(x, weight) + bias + residual).
 struct Conv2d {
+  static constexpr bool kTakesScratch = true;
+
   ConstBuffer x;         // [n, h, w, c - c2]
   ConstBuffer x2;        // [n, h, w, c2]: the last channels of the input; optional, for 1x1 filters only
   ConstBuffer weight;    // [k, r, s, c]; f32 beside f32 and bf16 (there bf16 on GPUs), f64 beside f64
@@ -53,6 +55,8 @@ struct Conv2d {
 
 /// dx, dx2 = scale times the gradients of conv(x, weight) in its inputs.
 struct Conv2dGradInput {
+  static constexpr bool kTakesScratch = true;
+
   ConstBuffer dy;      // [n, oh, ow, k]
   ConstBuffer weight;  // [k, r, s, c]
   Buffer dx;           // [n, h, w, c - c2]
@@ -72,6 +76,8 @@ struct Conv2dGradInput {
 /// dweight, dbias = scale times the gradients of conv(x, weight) + bias; f32 (f64 with f64) whatever x is;
 /// beside bf16 on GPUs dweight is bf16.
 struct Conv2dGradWeight {
+  static constexpr bool kTakesScratch = true;
+
   ConstBuffer x;   // [n, h, w, c - c2]
   ConstBuffer x2;  // [n, h, w, c2], where there is a second input
   ConstBuffer dy;  // [n, oh, ow, k]
@@ -91,6 +97,8 @@ struct Conv2dGradWeight {
 /// c = alpha op(a) op(b) + bias (+ c) for each of `batch` matrices; rows are lda, ldb, ldc elements apart,
 /// matrices stride_a, stride_b, stride_c.
 struct Matmul {
+  static constexpr bool kTakesScratch = true;
+
   ConstBuffer a;     // [m, k], or [k, m] if trans_a
   ConstBuffer b;     // [k, n], or [n, k] if trans_b
   ConstBuffer bias;  // [n], optional

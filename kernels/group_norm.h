@@ -38,6 +38,8 @@ struct GroupNorm {
 /// A norm and the resampling of what it makes and of what it reads, in one pass where a GPU's memory on chip
 /// holds an image's group: what the residual blocks that change the resolution begin with.
 struct GroupNormResample {
+  static constexpr bool kTakesScratch = true;
+
   GroupNorm norm;    // with one input; its y is absent
   UpFirDn resample;  // of images [n, h, w, c] with h w = norm.hw; x and y are absent
   Buffer y;          // [n, oh, ow, c]: of the norm's output
@@ -60,6 +62,7 @@ struct Addend {
 /// the bias gradient of the convolution that made the input.
 struct GroupNormGrad {
   static constexpr int kMaxAddends = 3;
+  static constexpr bool kTakesScratch = true;
 
   ConstBuffer x, x2, shift, gamma, beta;               // as above
   ConstBuffer mean, rstd;                              // [n, groups]

@@ -62,13 +62,18 @@ Work work_of(const Op& op) {
   return {op_name<Op>(), cost.flop > 0 ? Traffic::product : Traffic::memory_bound, cost.bytes, cost.flop};
 }
 
+/// An op whose cpu() takes scratch memory. On a dry CPU it is called all the same, so that what it takes is
+/// counted, and touches no memory.
+template <class Op>
+concept TakesScratch = KernelOp<Op> && Op::kTakesScratch;
+
 /// Executes an op where its operands live: the only branch on the device in the project.
 template <KernelOp Op>
 void run(const Op& op, Context& context) {
   const Work work = work_of(op);
   const Range range(context, work);
   if (context.is_cpu()) {
-    if (context.note(work)) op.cpu(context);
+    if (context.note(work) || TakesScratch<Op>) op.cpu(context);
     return;
   }
   if constexpr (kHasCuda) return op.cuda(context);

@@ -36,7 +36,7 @@ bad() {
   local text=$1
   shift
   run 2 "$@"
-  grep -v '^\(device\|data\|model\): \|^step ' err >errors
+  grep -v '^\(device\|data\|memory\|model\): \|^step ' err >errors
   [ "$(wc -l <errors)" -eq 1 ] || fail "not one line of error: $* -> $(cat errors)"
   grep -q '^sgm: error: ' errors || fail "no 'sgm: error:': $* -> $(cat errors)"
   grep -qF -- "$text" errors || fail "the error does not name '$text': $* -> $(cat errors)"

@@ -71,14 +71,21 @@ Var add_bias(const Var& x, const Var& bias) {
 }
 
 Var activate(const Var& x, Activation activation) {
-  const Tensor& in = x.value();
-  Tensor y = Tensor::empty(in.context(), in.shape(), in.dtype());
-  run(Activate{in.buffer(), y.buffer(), y.numel(), activation}, y.context());
-  return record("activate", y, {x}, [in, activation](const Gradient& dy, InputGradients& into) {
-    Tensor dx = Tensor::empty(in.context(), in.shape(), in.dtype());
-    run(ActivateGrad{in.buffer(), dy.tensor.buffer(), dx.buffer(), dx.numel(), activation}, in.context());
-    into.add(0, {dx, dy.factor});
-  });
+  const auto activated = [activation](const Tensor& in) {
+    Tensor y = Tensor::empty(in.context(), in.shape(), in.dtype());
+    run(Activate{in.buffer(), y.buffer(), y.numel(), activation}, y.context());
+    return y;
+  };
+  Var y = record(
+      "activate", activated(x.value()), {x},
+      [kept = x.saved(), activation](const Gradient& dy, InputGradients& into) {
+        const Tensor in = kept.get();
+        Tensor dx = Tensor::empty(in.context(), in.shape(), in.dtype());
+        run(ActivateGrad{in.buffer(), dy.tensor.buffer(), dx.buffer(), dx.numel(), activation}, in.context());
+        into.add(0, {dx, dy.factor});
+      });
+  y.set_recipe([kept = x.saved(), activated] { return activated(kept.get()); });
+  return y;
 }
 
 Var cast(const Var& x, DType dtype) {

@@ -81,6 +81,18 @@ std::vector<double> taps_of(const std::vector<int>& kernel, double gain) {
   return taps;
 }
 
+/// How a convolution keeps its input, the whole of it where it was joined.
+Saved saved_input(const Var& x, const Var& x2, const Tensor& joined) {
+  if (!joined.defined()) return x.saved();
+  return Saved(joined, [kept = x.saved(), kept2 = x2.saved()] {
+    const Tensor a = kept.get(), b = kept2.get();
+    const std::int64_t ca = a.shape()[-1], cb = b.shape()[-1];
+    Tensor both = Tensor::empty(a.context(), with_channels(a.shape(), ca + cb), a.dtype());
+    run(ConcatChannels{a.buffer(), b.buffer(), both.buffer(), a.numel() / ca, ca, cb}, a.context());
+    return both;
+  });
+}
+
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params, const Var& residual,
@@ -125,22 +137,26 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
              .weight_version = version,
              .scaled_bias = scaled_bias.buffer()},
       y.context());
+  // Only the gradient of the weights reads the input.
+  const bool learns = weight.requires_grad() || bias.requires_grad();
+  const Saved kept = learns ? saved_input(x, x2, joined) : Saved();
+  const Saved kept2 = learns && !joined.defined() ? x2.saved() : Saved();
   const Shape in_shape = in.shape();
   const DType in_type = in.dtype();
   return record(
       "conv2d", rounds ? y.to(DType::bf16) : y, {x, weight, bias, residual, x2},
       [=](const Gradient& grad, InputGradients& into) {
-        Context& context = read.context();
+        Context& context = grad.tensor.context();
         const double factor = scale * grad.factor;
         const Tensor dy = rounds ? grad.tensor : grad.tensor.to(in_type);
         const bool low_gradient = low || (rounds && context.has_low_weights());
         into.add(3, {grad.tensor, factor, grad.sums});
         if (into.wanted(2) && grad.sums.defined()) into.add(2, {grad.sums, factor});
         if (const bool bias_too = into.wanted(2) && !grad.sums.defined(); bias_too || into.wanted(1)) {
-          const Tensor x_used = read.to(dy.dtype());
+          const Tensor again = kept.get().to(dy.dtype()), again2 = kept2.get();
           Tensor dweight = Tensor::empty(context, w.shape(), low_gradient ? DType::bf16 : type), dbias;
           if (bias_too) dbias = Tensor::empty(context, {shape.k}, type);
-          run(Conv2dGradWeight{x_used.buffer(), read2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
+          run(Conv2dGradWeight{again.buffer(), again2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
                                read_shape, factor},
               context);
           into.add(1, {dweight});
@@ -254,23 +270,29 @@ GroupNorm norm_op(NormCall& call) {
   return op;
 }
 
+/// The op itself, which leaves the statistics in the call; `joined` may be absent.
+Tensor normalised(NormCall& call, Tensor joined) {
+  Context& context = call.x.context();
+  Tensor y = Tensor::empty(context, with_channels(call.x.shape(), call.c), call.x.dtype());
+  GroupNorm op = norm_op(call);
+  op.y = y.buffer(), op.joined = joined.buffer();
+  run(op, context);
+  return y;
+}
+
 }  // namespace
 
 Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormParams& p,
                const ChannelShift& shift, const Var& x2, Tensor joined) {
   NormCall call =
       norm_call(x.value(), x2.value(), gamma.value(), beta.value(), p, shift.all.value(), shift.first);
-  Context& context = x.value().context();
   const Shape all = with_channels(x.shape(), call.c);
-  const DType type = x.value().dtype();
-  check(!joined.defined() || (joined.shape() == all && joined.dtype() == type), "group_norm: joined inputs ",
-        joined.shape(), " for ", all);
-  Tensor y = Tensor::empty(context, all, type);
-  GroupNorm op = norm_op(call);
-  op.y = y.buffer(), op.joined = joined.buffer();
-  run(op, context);
-  return record("group_norm", y, {x, gamma, beta, shift.all, x2},
-                [call](const Gradient& dy, InputGradients& into) { norm_backward(call, dy, into); });
+  check(!joined.defined() || (joined.shape() == all && joined.dtype() == x.value().dtype()),
+        "group_norm: joined inputs ", joined.shape(), " for ", all);
+  Var y = record("group_norm", normalised(call, joined), {x, gamma, beta, shift.all, x2},
+                 [call](const Gradient& dy, InputGradients& into) { norm_backward(call, dy, into); });
+  y.set_recipe([call]() mutable { return normalised(call, {}); });
+  return y;
 }
 
 namespace {
@@ -293,7 +315,9 @@ Var record_resample(const Tensor& y, const Var& x, const ResampleParams& params)
 }  // namespace
 
 Var resample(const Var& x, const ResampleParams& params) {
-  return record_resample(filtered(x.value(), params), x, params);
+  Var y = record_resample(filtered(x.value(), params), x, params);
+  y.set_recipe([kept = x.saved(), params] { return filtered(kept.get(), params); });
+  return y;
 }
 
 ResampledNorm resampled_group_norm(const Var& x, const Var& gamma, const Var& beta,
@@ -301,16 +325,24 @@ ResampledNorm resampled_group_norm(const Var& x, const Var& gamma, const Var& be
   const Tensor& in = x.value();
   check(norm.dropout == 0.0, "group_norm: a resampled norm has no dropout");
   NormCall call = norm_call(in, {}, gamma.value(), beta.value(), norm, {}, 0);
-  GroupNormResample op{norm_op(call), resampling(in.shape(), params, 1.0), {}, {}};
-  Tensor y = output_of(op.resample, in), input = output_of(op.resample, in);
-  op.y = y.buffer(), op.input = input.buffer();
-  run(op, in.context());
-  const Var normalised = record("group_norm", y, {x, gamma, beta, Var(), Var()},
-                                [call, params](const Gradient& dy, InputGradients& into) {
-                                  const Shape shape = call.x.shape();
-                                  norm_backward(call, {filtered_back(shape, params, dy)}, into);
-                                });
-  return {normalised, record_resample(input, x, params)};
+  const auto made = [params](NormCall& of) {
+    GroupNormResample op{norm_op(of), resampling(of.x.shape(), params, 1.0), {}, {}};
+    std::pair both(output_of(op.resample, of.x), output_of(op.resample, of.x));
+    op.y = both.first.buffer(), op.input = both.second.buffer();
+    run(op, of.x.context());
+    return both;
+  };
+  const auto [y, input] = made(call);
+  ResampledNorm both;
+  both.normalised = record("group_norm", y, {x, gamma, beta, Var(), Var()},
+                           [call, params](const Gradient& dy, InputGradients& into) {
+                             const Shape shape = call.x.shape();
+                             norm_backward(call, {filtered_back(shape, params, dy)}, into);
+                           });
+  both.input = record_resample(input, x, params);
+  both.normalised.set_recipe([made, call]() mutable { return made(call).first; });
+  both.input.set_recipe([made, call]() mutable { return made(call).second; });
+  return both;
 }
 
 ResampleParams upsample_params(const std::vector<int>& kernel) {

@@ -122,31 +122,38 @@ Var attention(const Var& qkv) {
   const std::int64_t n = s[0], t = s[1] * s[2], c = s[3] / 3;
   const double scale = 1.0 / std::sqrt(static_cast<double>(c));
   const DType type = in.dtype(), score_type = type == DType::f64 ? DType::f64 : DType::f32;
-  Context& context = in.context();
-
-  Tensor probabilities = Tensor::empty(context, {n, t, t}, type);
-  {
-    Tensor scores = Tensor::empty(context, {n, t, t}, score_type);
-    multiply(context, n, t, t, c, slice(in, 0, c), false, slice(in, 1, c), true, whole(scores, t));
-    run(Softmax{scores.const_buffer(), probabilities.buffer(), n * t, t, scale}, context);
-  }
-  Tensor y = Tensor::empty(context, {n, s[1], s[2], c}, type);
-  multiply(context, n, t, c, t, whole(probabilities, t), false, slice(in, 2, c), false, whole(y, c));
-
-  return record("attention", y, {qkv}, [=](const Gradient& grad, InputGradients& into) {
-    const Tensor& dy = grad.tensor;
-    Context& ctx = in.context();
-    Tensor dqkv = Tensor::empty(ctx, in.shape(), type), dscores = Tensor::empty(ctx, {n, t, t}, type);
-    {
-      Tensor dp = Tensor::empty(ctx, {n, t, t}, score_type);
-      multiply(ctx, n, t, t, c, whole(dy, c), false, slice(in, 2, c), true, whole(dp, t));
-      run(SoftmaxGrad{probabilities.buffer(), dp.const_buffer(), dscores.buffer(), n * t, t, scale}, ctx);
-    }
-    multiply(ctx, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
-    multiply(ctx, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
-    multiply(ctx, n, t, c, t, whole(probabilities, t), true, whole(dy, c), false, slice(dqkv, 2, c));
-    into.add(0, {dqkv, grad.factor});
-  });
+  const auto weights = [=] {
+    Tensor p = Tensor::empty(in.context(), {n, t, t}, type);
+    const Tensor scores = Tensor::empty(in.context(), {n, t, t}, score_type);
+    multiply(in.context(), n, t, t, c, slice(in, 0, c), false, slice(in, 1, c), true, whole(scores, t));
+    run(Softmax{scores.const_buffer(), p.buffer(), n * t, t, scale}, in.context());
+    return p;
+  };
+  const auto mixed = [=](const Tensor& p) {
+    const Tensor y = Tensor::empty(in.context(), {n, s[1], s[2], c}, type);
+    multiply(in.context(), n, t, c, t, whole(p, t), false, slice(in, 2, c), false, whole(y, c));
+    return y;
+  };
+  const Tensor p = weights();
+  Var result = record(
+      "attention", mixed(p), {qkv},
+      [=, kept = Saved(p, weights)](const Gradient& grad, InputGradients& into) {
+        const Tensor& dy = grad.tensor;
+        const Tensor probabilities = kept.get();
+        Context& ctx = in.context();
+        Tensor dqkv = Tensor::empty(ctx, in.shape(), type), dscores = Tensor::empty(ctx, {n, t, t}, type);
+        {
+          Tensor dp = Tensor::empty(ctx, {n, t, t}, score_type);
+          multiply(ctx, n, t, t, c, whole(dy, c), false, slice(in, 2, c), true, whole(dp, t));
+          run(SoftmaxGrad{probabilities.buffer(), dp.const_buffer(), dscores.buffer(), n * t, t, scale}, ctx);
+        }
+        multiply(ctx, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
+        multiply(ctx, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
+        multiply(ctx, n, t, c, t, whole(probabilities, t), true, whole(dy, c), false, slice(dqkv, 2, c));
+        into.add(0, {dqkv, grad.factor});
+      });
+  result.set_recipe([=] { return mixed(weights()); });
+  return result;
 }
 
 }  // namespace sgm

@@ -51,24 +51,31 @@ Var instance_norm_plus(const Var& x, const Var& table, const Tensor& label, doub
   check(!label.defined() || (label.shape() == Shape({s[0]}) && label.dtype() == DType::f64),
         "instance_norm_plus: labels must be [", s[0], "] f64, got ", label.shape(), " ", label.dtype());
   Context& context = in.context();
-  Tensor y = Tensor::empty(context, s, in.dtype()), mean = Tensor::empty(context, {s[0], s[3]}, type),
-         rstd = Tensor::empty(context, mean.shape(), type),
+  Tensor mean = Tensor::empty(context, {s[0], s[3]}, type), rstd = Tensor::empty(context, mean.shape(), type),
          level = Tensor::empty(context, mean.shape(), type),
          level_rstd = Tensor::empty(context, {s[0]}, type);
   const std::int64_t hw = s[1] * s[2], count = t.rank() == 1 ? 1 : t[0];
-  run(InstanceNorm{in.buffer(), rows.const_buffer(), label.const_buffer(), y.buffer(), mean.buffer(),
-                   rstd.buffer(), level.buffer(), level_rstd.buffer(), s[0], hw, s[3], count, eps},
-      context);
-  return record("instance_norm_plus", y, {x, table}, [=](const Gradient& dy, InputGradients& into) {
-    Tensor dx = Tensor::empty(in.context(), s, in.dtype()), dtable;
-    if (into.wanted(1)) dtable = Tensor::empty(in.context(), t, type);
-    run(InstanceNormGrad{in.buffer(), rows.const_buffer(), label.const_buffer(), mean.const_buffer(),
-                         rstd.const_buffer(), level.const_buffer(), level_rstd.const_buffer(),
-                         dy.tensor.buffer(), dx.buffer(), dtable.buffer(), s[0], hw, s[3], count, dy.factor},
+  auto normalised = [=]() mutable {
+    Tensor y = Tensor::empty(in.context(), s, in.dtype());
+    run(InstanceNorm{in.buffer(), rows.const_buffer(), label.const_buffer(), y.buffer(), mean.buffer(),
+                     rstd.buffer(), level.buffer(), level_rstd.buffer(), s[0], hw, s[3], count, eps},
         in.context());
-    into.add(0, {dx});
-    into.add(1, {dtable});
-  });
+    return y;
+  };
+  Var result =
+      record("instance_norm_plus", normalised(), {x, table}, [=](const Gradient& dy, InputGradients& into) {
+        Tensor dx = Tensor::empty(in.context(), s, in.dtype()), dtable;
+        if (into.wanted(1)) dtable = Tensor::empty(in.context(), t, type);
+        run(InstanceNormGrad{in.buffer(), rows.const_buffer(), label.const_buffer(), mean.const_buffer(),
+                             rstd.const_buffer(), level.const_buffer(), level_rstd.const_buffer(),
+                             dy.tensor.buffer(), dx.buffer(), dtable.buffer(), s[0], hw, s[3], count,
+                             dy.factor},
+            in.context());
+        into.add(0, {dx});
+        into.add(1, {dtable});
+      });
+  result.set_recipe(normalised);
+  return result;
 }
 
 }  // namespace sgm

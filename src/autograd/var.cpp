@@ -17,8 +17,9 @@ struct Var::Node {
   BackwardFn backward;
   bool uses_sums = false;
   Shape shape;
-  std::string layer;  // that recorded it, where there is a recorder
-  Gradient grad;      // leaves: the accumulated gradient
+  std::string layer;         // that recorded it, where there is a recorder
+  DType dtype = DType::f32;  // leaves: of the value
+  Gradient grad;             // leaves: the accumulated gradient
 };
 
 namespace {
@@ -52,6 +53,13 @@ Gradient merged(std::vector<Gradient> terms) {
 
 }  // namespace
 
+Saved::Saved(const Tensor& value, Recipe recipe) {
+  if (value.context().recomputes())
+    recipe_ = std::make_shared<const Recipe>(std::move(recipe));
+  else
+    kept_ = value;
+}
+
 Tensor Gradient::value() const {
   if (factor == 1.0 || !tensor.defined()) return tensor;
   Tensor product = Tensor::empty(tensor.context(), tensor.shape(), tensor.dtype());
@@ -63,7 +71,13 @@ Var::Var(Tensor value, bool requires_grad) : value_(std::move(value)) {
   if (requires_grad) {
     node_ = std::make_shared<Node>();
     node_->shape = value_.shape();
+    node_->dtype = value_.dtype();
   }
+}
+
+void Var::set_recipe(Saved::Recipe recipe) {
+  if (node_ && value_.context().recomputes())
+    recipe_ = std::make_shared<const Saved::Recipe>(std::move(recipe));
 }
 
 const Gradient& Var::gradient() const {
@@ -180,9 +194,18 @@ class Var::Walk final : public InputGradients {
   void contribute(Node* node, Gradient term) {
     if (!to_leaves_ || !is_leaf(node)) return terms_[node].push_back(std::move(term));
     std::vector<Gradient> both;
-    if (node->grad.defined()) both.push_back(std::exchange(node->grad, {}));
+    if (node->grad.defined()) {
+      both.push_back(in_full(std::exchange(node->grad, {}), node->dtype));
+      term = in_full(std::move(term), node->dtype);
+    }
     both.push_back(std::move(term));
     node->grad = merged(std::move(both));
+  }
+
+  /// Gradients come rounded, their sums should not be: what is small beside the sum would be lost.
+  static Gradient in_full(Gradient term, DType dtype) {
+    if (term.tensor.dtype() == DType::bf16) term.tensor = term.tensor.to(dtype);
+    return term;
   }
 
   void visit(Node& node) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 
 #include "sgm/core/error.h"
 
@@ -75,6 +76,17 @@ MemoryStats CachingAllocator::stats() const {
 void CachingAllocator::reset_peak() {
   const std::scoped_lock lock(mutex_);
   stats_.peak = stats_.in_use;
+}
+
+std::unique_ptr<CachingAllocator> create_dry_allocator() {
+  auto next = std::make_shared<std::uintptr_t>(std::uintptr_t{1} << 40);
+  return std::make_unique<CachingAllocator>(
+      [next](std::size_t bytes) {
+        const std::uintptr_t address = *next;
+        *next += (bytes + 255) / 256 * 256;
+        return reinterpret_cast<void*>(address);
+      },
+      [](void*, std::size_t) {});
 }
 
 }  // namespace sgm

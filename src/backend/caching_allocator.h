@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -40,5 +41,8 @@ class CachingAllocator {
   std::map<std::size_t, std::vector<void*>> free_;
   MemoryStats stats_;
 };
+
+/// Addresses without memory, for dry runs.
+std::unique_ptr<CachingAllocator> create_dry_allocator();
 
 }  // namespace sgm

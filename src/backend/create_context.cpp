@@ -6,9 +6,11 @@
 
 namespace sgm {
 
-std::unique_ptr<Context> create_context(const std::string& device, int threads,
-                                        [[maybe_unused]] std::size_t max_memory) {
-  if (device == "cpu") return std::make_unique<CpuContext>(threads);
+std::unique_ptr<Context> create_context(const std::string& device, int threads, std::size_t max_memory) {
+  if (device == "cpu")
+    return std::make_unique<CpuContext>(CpuContext::Options{.threads = threads, .max_memory = max_memory});
+  if (device == "cpu-dry")
+    return std::make_unique<CpuContext>(CpuContext::Options{.threads = threads, .dry = true});
 #ifdef SGM_WITH_CUDA
   if (device == "cuda") return create_cuda_context(max_memory);
   if (device == "cuda-dry") return create_dry_cuda_context();

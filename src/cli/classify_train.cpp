@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/memory.h"
 #include "sgm/data/dataset.h"
 #include "sgm/train/classifier_trainer.h"
 #include "sgm/train/run.h"
@@ -64,6 +65,10 @@ int classify_train_command(const ClassifyOptions& options) {
   const auto context = options.device.open();
   const auto dataset = open_dataset(config.data);
   std::cerr << "data: " << dataset->describe() << '\n';
+  const auto make = [&](const Config& candidate, Context& device) {
+    return std::make_unique<ClassifierTrainer>(candidate, *dataset, device);
+  };
+  config = with_memory_plan(config, options.device, make);
   ClassifierTrainer trainer(config, *dataset, *context, !options.no_graph);
   watch_signals();
   RunOptions run;

@@ -50,6 +50,8 @@ struct DeviceOptions {
   std::uint64_t max_memory = 0;
 
   void add_to(CLI::App& command);
+  /// The device that is meant: cpu or cuda. Throws Error for an unknown name.
+  std::string resolved() const;
   /// Prints which device was chosen, and for "auto" why not a GPU.
   std::unique_ptr<Context> open() const;
 };

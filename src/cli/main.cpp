@@ -50,16 +50,20 @@ bool stop_requested() { return stop_signal != 0; }
 void DeviceOptions::add_to(CLI::App& command) {
   command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
   command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::Range(0, kMaxThreads));
-  command.add_option("--max-memory", max_memory, "Most GPU memory to hold, e.g. 8GB; 0: all there is")
+  command.add_option("--max-memory", max_memory, "Most memory for tensors, e.g. 8GB; 0: all there is")
       ->transform(CLI::AsSizeValue(false));
 }
 
-std::unique_ptr<Context> DeviceOptions::open() const {
+std::string DeviceOptions::resolved() const {
   check(device == "auto" || device == "cpu" || device == "cuda", "--device '", device,
         "' is unknown; known: auto, cpu, cuda");
+  if (device != "auto") return device;
+  return why_no_cuda().empty() ? "cuda" : "cpu";
+}
+
+std::unique_ptr<Context> DeviceOptions::open() const {
+  auto context = create_context(resolved(), threads, max_memory);
   const std::string no_cuda = device == "auto" ? why_no_cuda() : std::string();
-  const bool on_gpu = device == "cuda" || (device == "auto" && no_cuda.empty());
-  auto context = create_context(on_gpu ? "cuda" : "cpu", threads, max_memory);
   std::cerr << "device: " << context->describe() << (no_cuda.empty() ? "" : "; no GPU: " + no_cuda) << '\n';
   return context;
 }

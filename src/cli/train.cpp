@@ -1,10 +1,13 @@
 // sgm train: a configuration and a folder become a trained model.
 
+#include <algorithm>
 #include <iostream>
+#include <iterator>
 #include <sstream>
 #include <tuple>
 
 #include "cli/commands.h"
+#include "cli/memory.h"
 #include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
 #include "sgm/sampling/sampler.h"
@@ -23,6 +26,14 @@ struct TrainOptions {
   DeviceOptions device;
 };
 
+/// Images of a snapshot that are drawn at once: as many as a step has memory for, unless they depend on each
+/// other.
+int images_at_once(const Config& config) {
+  const int micro = config.training.micro_batch ? config.training.micro_batch : config.training.batch_size;
+  const int all = config.sampling.snapshot_count;
+  return config.sampling.batch_mean_norms ? all : std::min(all, micro);
+}
+
 /// Draws a grid with the current moving averages: samples/step_<n>.png, and to TensorBoard.
 void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, const std::string& workdir) {
   const Config& config = trainer.config();
@@ -32,13 +43,19 @@ void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, c
   const DType compute = use_precision(context, config.training.precision);
   const ScoreFn score = score_function(trainer.network(), trainer.sde(), config.training.continuous, compute);
   const int size = config.data.image_size;
-  SampleRequest request;
-  request.shape = {sampling.snapshot_count, size, size, config.data.num_channels};
-  request.seed = config.training.seed;
-  request.progress = [](std::int64_t, std::int64_t) { return !stop_requested(); };
-  const SampleResult result = sampler->sample(context, score, request);
-  if (!result.complete) return;
-  const Image grid = make_grid(to_images(result.x, config.data.centered, PixelRule::round));
+  std::vector<Image> images;
+  for (int first = 0, n = images_at_once(config); first < sampling.snapshot_count; first += n) {
+    SampleRequest request;
+    request.shape = {std::min(n, sampling.snapshot_count - first), size, size, config.data.num_channels};
+    request.seed = config.training.seed;
+    request.first_sample = static_cast<std::uint32_t>(first);
+    request.progress = [](std::int64_t, std::int64_t) { return !stop_requested(); };
+    const SampleResult result = sampler->sample(context, score, request);
+    if (!result.complete) return;
+    std::ranges::move(to_images(result.x, config.data.centered, PixelRule::round),
+                      std::back_inserter(images));
+  }
+  const Image grid = make_grid(images);
   const std::filesystem::path folder = std::filesystem::path(workdir) / "samples";
   std::filesystem::create_directories(folder);
   const std::string digits = std::to_string(trainer.position());
@@ -48,6 +65,26 @@ void draw_snapshot(Trainer& trainer, MetricsWriter& metrics, Context& context, c
   const Bytes png = encode_png(grid);
   const std::string_view view(reinterpret_cast<const char*>(png.data()), png.size());
   metrics.image("samples", trainer.position(), {view, grid.width, grid.height, grid.channels});
+}
+
+Config with_plan(const Config& config, const TrainOptions& options) {
+  const auto images = random_dataset(config.data.image_size, config.data.num_channels);
+  const auto make = [&](const Config& candidate, Context& context) {
+    return std::make_unique<Trainer>(candidate, *images, context);
+  };
+  // A snapshot's network evaluation, which leaves packed weights behind.
+  const auto between = [](Trainee& trainee) {
+    auto& trainer = static_cast<Trainer&>(trainee);
+    const Config& c = trainer.config();
+    if (!c.training.snapshot_sampling) return;
+    const DType compute = use_precision(trainer.context(), c.training.precision);
+    const ScoreFn score = score_function(trainer.network(), trainer.sde(), c.training.continuous, compute);
+    const int scales = trainer.sde().num_scales(), size = c.data.image_size;
+    const Tensor x = Tensor::empty(trainer.context(), {images_at_once(c), size, size, c.data.num_channels});
+    score_at(score, x, {.t = 0.5, .k = scales / 2, .num_scales = scales});
+    trainer.network().set_requires_grad(true);
+  };
+  return with_memory_plan(config, options.device, make, between);
 }
 
 /// "A:B" as numbers; steps A to B - 1 are recorded.
@@ -65,7 +102,7 @@ int train_command(const TrainOptions& options) {
   if (options.steps >= 0) config.training.n_iters = options.steps;
   validate(config);
   if (options.dry_run) {
-    std::cout << to_text(config);
+    std::cout << to_text(with_plan(config, options));
     return kDone;
   }
   check(!options.workdir.empty(),
@@ -73,6 +110,7 @@ int train_command(const TrainOptions& options) {
   check(!config.data.path.empty(), options.config,
         ": data.path is empty; set it, or give --set data.path=FOLDER");
   const auto context = options.device.open();
+  config = with_plan(config, options);
   const auto dataset = open_dataset(config.data);
   std::cerr << "data: " << dataset->describe() << '\n';
   watch_signals();

@@ -131,6 +131,10 @@ void validate_model(const ModelConfig& model) {
 void validate_training(const TrainingConfig& training) {
   check_range("training.n_iters", training.n_iters, 1);
   check_range("training.batch_size", training.batch_size, 1, kMaxBatch);
+  const int micro = training.micro_batch;
+  check(micro == 0 || (micro > 0 && training.batch_size % micro == 0),
+        "training.micro_batch must divide training.batch_size (", training.batch_size,
+        "), or be 0 for all of it at once; got ", micro);
   check_positive("training.fd_step", training.fd_step);
   check_choice("training.precision", training.precision, {"f32", "tf32", "bf16"});
   check(training.seed <= std::numeric_limits<std::int64_t>::max(),

@@ -47,13 +47,14 @@ double image_noise(const SDE& sde, double t, bool centered) {
 ClassifierTrainer::ClassifierTrainer(const Config& given, const Dataset& dataset, Context& context,
                                      bool capture)
     : Trainee(with_classes(given, dataset), dataset, context,
-              create_classifier(with_classes(given, dataset), context),
-              {images_for(given), given.training.batch_size, capture}),
+              create_classifier(with_classes(given, dataset), context), {images_for(given), true, capture}),
       sde_(create_sde(given.sde)) {
   for (std::int64_t i = 0; i < dataset.size(); ++i)
     check(dataset.label(i) >= 0, given.data.path, ": image ", i, " has no class", kRemedy);
-  for (Tensor* each : {&sigma_, &labels_, &correct_sum_})
-    *each = Tensor::zeros(context, {given.training.batch_size}, DType::f64);
+  for (std::size_t part = 0; part < parts(); ++part)
+    for (std::vector<Tensor>* each : {&sigma_, &labels_})
+      each->push_back(Tensor::zeros(context, {micro_batch()}, DType::f64));
+  correct_sum_ = Tensor::zeros(context, {micro_batch()}, DType::f64);
 }
 
 const char* ClassifierTrainer::kind() const { return kClassifier; }
@@ -64,16 +65,18 @@ void ClassifierTrainer::prepare(const Batch& batch, std::uint32_t step) {
   std::vector<double> sigma;
   for (const double each : u)
     sigma.push_back(image_noise(*sde_, training_time(each), config().data.centered));
-  sigma_.upload(std::span<const double>(sigma));
   const std::vector<double> labels(batch.labels.begin(), batch.labels.end());
-  labels_.upload(std::span<const double>(labels));
+  for (std::size_t part = 0; part < parts(); ++part) {
+    sigma_[part].upload(part_of(sigma, part));
+    labels_[part].upload(part_of(labels, part));
+  }
 }
 
-Var ClassifierTrainer::losses() {
-  const NoiseKey key = noise_key();
-  const Tensor noisy = affine_step({.x = images(), .noise = Noise{key, {}}, .c = sigma_}).y;
-  const Var logits = classifier().forward(Var(noisy), sigma_, {compute(), true, key});
-  const CrossEntropyResult result = cross_entropy(logits, labels_);
+Var ClassifierTrainer::losses(std::size_t part) {
+  const NoiseKey key = noise_key(part);
+  const Tensor noisy = affine_step({.x = images(part), .noise = Noise{key, {}}, .c = sigma_[part]}).y;
+  const Var logits = classifier().forward(Var(noisy), sigma_[part], {compute(), true, key});
+  const CrossEntropyResult result = cross_entropy(logits, labels_[part]);
   correct_sum_.add(result.correct);
   return result.loss;
 }
@@ -82,7 +85,8 @@ std::optional<double> ClassifierTrainer::read_accuracy(std::int64_t steps) {
   const std::vector<double> sums = correct_sum_.to_host_f64();
   correct_sum_.fill(0.0);
   if (steps == 0) return {};
-  return std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(steps * std::ssize(sums));
+  return std::accumulate(sums.begin(), sums.end(), 0.0) /
+         static_cast<double>(steps * config().training.batch_size);
 }
 
 namespace {

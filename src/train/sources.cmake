@@ -2,6 +2,7 @@ target_sources(
   sgm
   PRIVATE train/checkpoint.cpp
           train/classifier_trainer.cpp
+          train/memory_plan.cpp
           train/metrics.cpp
           train/progress.cpp
           train/run.cpp

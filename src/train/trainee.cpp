@@ -34,22 +34,28 @@ Trainee::Trainee(const Config& config, const Dataset& dataset, Context& context,
             dataset.channels() == d.num_channels,
         "data: images are ", dataset.height(), " x ", dataset.width(), " x ", dataset.channels(),
         ", the model wants ", d.image_size, " x ", d.image_size, " x ", d.num_channels);
-  images_ = Tensor::empty(context, {config.training.batch_size, d.image_size, d.image_size, d.num_channels});
+  const std::int64_t batch = config.training.batch_size,
+                     micro = config.training.micro_batch ? config.training.micro_batch : batch;
+  for (std::int64_t first = 0; first < batch; first += micro)
+    images_.push_back(Tensor::empty(context, {micro, d.image_size, d.image_size, d.num_channels}));
   step_number_ = Tensor::zeros(context, {1}, DType::f64);
-  loss_sum_ = Tensor::zeros(context, {options.losses}, DType::f64);
+  loss_sum_ = Tensor::zeros(context, {options.loss_per_image ? micro : 1}, DType::f64);
   norm_sum_ = Tensor::zeros(context, {1}, DType::f64);
-  one_ = Tensor::full(context, {options.losses}, 1.0, DType::f64);
+  one_ = Tensor::full(context, loss_sum_.shape(), 1.0, DType::f64);
 }
 
-NoiseKey Trainee::noise_key() const {
+NoiseKey Trainee::noise_key(std::size_t part) const {
   NoiseKey key{.seed = config_.training.seed, .purpose = Purpose::noise};
+  key.first_sample = static_cast<std::uint32_t>(part * static_cast<std::size_t>(micro_batch()));
   key.step_from = reinterpret_cast<const std::uint32_t*>(step_number_.data<double>());
   return key;
 }
 
 void Trainee::launch() {
   const Batch batch = loader_.next();
-  images_.upload(std::span<const float>(batch.images));
+  const std::size_t values = batch.images.size() / parts();
+  for (std::size_t part = 0; part < parts(); ++part)
+    images_[part].upload(std::span(batch.images).subspan(part * values, values));
   const auto step = static_cast<std::uint32_t>(position());
   prepare(batch, step);
   context_.copy_from_host(step_number_.data<double>(), &step, sizeof step);
@@ -62,25 +68,31 @@ void Trainee::launch() {
 /// The device's part of a step: reads nothing that changes but the tensors which launch() fills.
 void Trainee::work() {
   optimizer_.zero_grad();  // of a capture that was given up
-  Var loss;
-  {
-    const Range phase(context_, "forward", RangeKind::phase);
-    loss = losses();
-  }
-  {
+  context_.set_recompute(config_.training.recompute);
+  for (std::size_t part = 0; part < parts(); ++part) {
+    const std::size_t before = context_.memory().in_use;
+    Var loss;
+    {
+      const Range phase(context_, "forward", RangeKind::phase);
+      loss = losses(part);
+    }
+    // The first pass also makes copies of weights; while a step is captured, its graph counts for itself.
+    if (const std::size_t now = context_.memory().in_use; now > before) activation_bytes_ = now - before;
+    loss_sum_.add(loss.value());
+    const auto terms = static_cast<double>(one_.numel()) * static_cast<double>(parts());
     const Range phase(context_, "backward", RangeKind::phase);
-    loss.backward({.tensor = one_, .factor = 1.0 / static_cast<double>(one_.numel()), .is_one = true});
+    loss.backward({.tensor = one_, .factor = 1.0 / terms, .is_one = true});
   }
   const Range phase(context_, "optimizer", RangeKind::phase);
   optimizer_.update();
-  loss_sum_.add(loss.value());
   norm_sum_.add(optimizer_.squared_norm());
 }
 
 Trainee::Step Trainee::read() {
   const std::vector<double> sums = loss_sum_.to_host_f64();
-  const auto losses = static_cast<double>(std::max<std::int64_t>(unread_, 1) * std::ssize(sums));
-  const double loss = std::accumulate(sums.begin(), sums.end(), 0.0) / losses;
+  const auto terms =
+      static_cast<double>(std::max<std::int64_t>(unread_, 1) * std::ssize(images_) * std::ssize(sums));
+  const double loss = std::accumulate(sums.begin(), sums.end(), 0.0) / terms;
   const double norms = norm_sum_.item();
   const StepReport report = optimizer_.report();
   const std::optional<double> accuracy = read_accuracy(unread_);

@@ -8,18 +8,23 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, Context& context,
     : Trainee(config, dataset, context, create_network(config, context),
               {.images = loader_options(config), .capture = capture}),
       sde_(create_sde(config.sde)),
-      loss_(create_loss(*sde_, config.training, network())),
-      inputs_(loss_->create_inputs(context, images().shape())) {}
+      loss_(create_loss(*sde_, config.training, network())) {
+  for (std::size_t part = 0; part < parts(); ++part)
+    inputs_.push_back(loss_->create_inputs(context, images(part).shape()));
+}
 
 const char* Trainer::kind() const { return kScoreModel; }
 
 void Trainer::prepare(const Batch&, std::uint32_t step) {
-  loss_->fill(inputs_, Loss::draw({.seed = config().training.seed, .step = step}, images().shape()[0]));
+  const std::vector<double> u =
+      Loss::draw({.seed = config().training.seed, .step = step}, config().training.batch_size);
+  for (std::size_t part = 0; part < parts(); ++part) loss_->fill(inputs_[part], part_of(u, part));
 }
 
-Var Trainer::losses() {
-  const NoiseKey key = noise_key();
-  return loss_->evaluate(LossNetwork(network(), {compute(), true, key}), images(), inputs_, key).mean;
+Var Trainer::losses(std::size_t part) {
+  const NoiseKey key = noise_key(part);
+  const LossNetwork of_images(network(), {compute(), true, key});
+  return loss_->evaluate(of_images, images(part), inputs_[part], key).mean;
 }
 
 RunEnd train(const Config& config, const Dataset& dataset, Context& context, const RunOptions& options) {

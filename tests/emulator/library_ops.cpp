@@ -54,7 +54,7 @@ class SingleOut {
 
 /// Where the CPU halves run.
 struct HostProcessor {
-  CpuContext cpu{1};
+  CpuContext cpu{{.threads = 1}};
   explicit HostProcessor(CudaContext&) {}
 };
 

@@ -206,7 +206,7 @@ class Interpreter {
   std::map<std::int64_t, void*> memory_;
   float factor_;
   std::map<std::int64_t, Floats> virtual_;
-  CpuContext cpu_{1};
+  CpuContext cpu_{{.threads = 1}};
 };
 
 // ---- engines ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sgm/tensor/tensor.h"
@@ -45,6 +46,25 @@ class InputGradients {
   virtual Tensor shared(std::size_t input, DType dtype) = 0;
 };
 
+/// A tensor that a backward function is going to read: kept until then, or made again from what the tape
+/// keeps anyway.
+class Saved {
+ public:
+  using Recipe = std::function<Tensor()>;
+
+  Saved() = default;
+  explicit Saved(Tensor kept) : kept_(std::move(kept)) {}
+  explicit Saved(std::shared_ptr<const Recipe> recipe) : recipe_(std::move(recipe)) {}
+  /// The value, or, where its context recomputes, how to make it again, to the bit.
+  Saved(const Tensor& value, Recipe recipe);
+
+  Tensor get() const { return recipe_ ? (*recipe_)() : kept_; }
+
+ private:
+  Tensor kept_;
+  std::shared_ptr<const Recipe> recipe_;
+};
+
 /// Contributes to the gradients of an op's inputs, given that of its output. An absent contribution is zero.
 using BackwardFn = std::function<void(const Gradient& grad_out, InputGradients& into)>;
 
@@ -65,6 +85,12 @@ class Var {
   /// Whether the op that made it can use Gradient::sums.
   bool uses_sums() const;
 
+  /// How a backward function should keep the value.
+  Saved saved() const { return recipe_ ? Saved(recipe_) : Saved(value_); }
+  /// Tells how to make the value again, to the bit, in a time that is short beside the step's; without
+  /// effect where nothing is going to be differentiated, or where the context does not recompute.
+  void set_recipe(Saved::Recipe recipe);
+
   /// Sum of the gradients that reached this leaf since zero_grad(); absent before the first.
   const Tensor& grad() const;
   /// The same, as the product that it may be.
@@ -84,6 +110,7 @@ class Var {
 
   Tensor value_;
   std::shared_ptr<Node> node_;
+  std::shared_ptr<const Saved::Recipe> recipe_;  // absent: the value is kept
 };
 
 /// Ends every differentiable op: computes nothing, remembers `backward` if an input needs it. `op` names the

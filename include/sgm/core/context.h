@@ -131,6 +131,9 @@ class Context {
   void leave();
   /// Whether products of f32 operands may round them to TF32, where there is such a thing.
   virtual void allow_tf32(bool /*on*/) {}
+  /// Whether gradients cost time rather than memory: what is cheap to make again is not kept for them.
+  void set_recompute(bool on) { recomputes_ = on; }
+  bool recomputes() const { return recomputes_; }
   /// Times of this device's work: of the host's clock where calls are executed at once.
   virtual std::unique_ptr<Timeline> create_timeline();
   /// Null where the device keeps none, with why_not telling the reason. One at a time.
@@ -167,6 +170,7 @@ class Context {
 
  private:
   const bool is_dry_;
+  bool recomputes_ = false;
   std::atomic<std::uint64_t> stamp_ = 0;
   std::unordered_map<const char*, LaunchCount> counts_;
   Recorder* recorder_ = nullptr;
@@ -188,9 +192,9 @@ class Range {
 };
 
 /// "cpu" with `threads` OpenMP threads (0: all cores the process may use), "cuda" (the first device that
-/// CUDA_VISIBLE_DEVICES shows) holding at most `max_memory` bytes (0: all there are), or "cpu-dry" and
-/// "cuda-dry": no device at all, memory is address space only and work is counted and not executed. Throws
-/// Error for a device that this build or machine lacks, saying which and why.
+/// CUDA_VISIBLE_DEVICES shows), either with tensors of at most `max_memory` bytes (0: all there are), or
+/// "cpu-dry" and "cuda-dry": no device at all, memory is address space only and work is counted and not
+/// executed. Throws Error for a device that this build or machine lacks, saying which and why.
 std::unique_ptr<Context> create_context(const std::string& device = "cpu", int threads = 0,
                                         std::size_t max_memory = 0);
 

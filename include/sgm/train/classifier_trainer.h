@@ -28,12 +28,12 @@ class ClassifierTrainer final : public Trainee {
 
  private:
   void prepare(const Batch& batch, std::uint32_t step) override;
-  Var losses() override;
+  Var losses(std::size_t part) override;
   std::optional<double> read_accuracy(std::int64_t steps) override;
 
   std::unique_ptr<SDE> sde_;
-  Tensor sigma_, labels_;  // [N] f64: of the step
-  Tensor correct_sum_;     // [N] f64: images put in their class, since the last read_accuracy()
+  std::vector<Tensor> sigma_, labels_;  // [M] f64: of each micro-batch
+  Tensor correct_sum_;                  // [M] f64: images put in their class, since the last read_accuracy()
 };
 
 /// How often a classifier is right between two times.

@@ -5,7 +5,9 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "sgm/core/captured_step.h"
 #include "sgm/core/config.h"
@@ -46,6 +48,10 @@ class Trainee {
   Context& context() const { return context_; }
   Module& module() { return *module_; }
   Optimizer& optimizer() { return optimizer_; }
+  /// Images that go through the network at once: the batch, or a part of it.
+  std::int64_t micro_batch() const { return images_.front().shape()[0]; }
+  /// Bytes that the tape held at the end of the last forward pass that was launched call by call.
+  std::size_t activation_bytes() const { return activation_bytes_; }
   /// Completed steps.
   std::int64_t position() const { return optimizer_.completed_steps(); }
   /// What its checkpoints are of.
@@ -54,11 +60,11 @@ class Trainee {
   void load(const std::filesystem::path& checkpoint);
 
  protected:
-  /// How many numbers losses() returns, and how the rest is set up. capture = false launches every step call
-  /// by call, also where the device can replay it.
+  /// How the rest is set up. capture = false launches every step call by call, also where the device can
+  /// replay it.
   struct Options {
     LoaderOptions images;
-    std::int64_t losses = 1;
+    bool loss_per_image = false;  // losses() returns one number per image; else their mean
     bool capture = true;
   };
   /// Throws Error for images of another size than config.data wants. Dataset and context must outlive this.
@@ -67,17 +73,25 @@ class Trainee {
 
   /// Storage of activations.
   DType compute() const { return compute_; }
-  /// The images of the step, [N, H, W, C], at a fixed address.
-  const Tensor& images() const { return images_; }
-  /// Draws of the step on the device.
-  NoiseKey noise_key() const;
+  /// The micro-batches of a step, numbered from 0.
+  std::size_t parts() const { return images_.size(); }
+  /// The images of a micro-batch, [M, H, W, C], at a fixed address.
+  const Tensor& images(std::size_t part) const { return images_[part]; }
+  /// Draws of a micro-batch on the device: those of its images in the whole batch.
+  NoiseKey noise_key(std::size_t part) const;
+  /// The numbers of a micro-batch among those of the step's images.
+  template <class T>
+  std::span<const T> part_of(const std::vector<T>& of_batch, std::size_t part) const {
+    const auto m = static_cast<std::size_t>(micro_batch());
+    return std::span(of_batch).subspan(part * m, m);
+  }
 
  private:
   /// Leaves on the device, at fixed addresses, what step number `step` needs of a batch besides its images.
   virtual void prepare(const Batch& batch, std::uint32_t step) = 0;
-  /// The losses whose mean is minimised, [Options::losses] f64, on the tape. Reads nothing that changes
-  /// but what prepare() left, images() and noise_key().
-  virtual Var losses() = 0;
+  /// The losses of a micro-batch whose mean is minimised, [1] or [M] f64, on the tape. Reads nothing that
+  /// changes but what prepare() left, images() and noise_key().
+  virtual Var losses(std::size_t part) = 0;
   /// The accuracy of `steps` steps since it was last asked for.
   virtual std::optional<double> read_accuracy(std::int64_t) { return {}; }
 
@@ -89,12 +103,13 @@ class Trainee {
   Optimizer optimizer_;
   Loader loader_;
   DType compute_;
-  Tensor images_;
-  Tensor step_number_;  // of the noise and of the dropout masks
-  Tensor loss_sum_;     // like losses(): of the steps since the last read()
-  Tensor norm_sum_;     // [1] f64: squared norms, likewise
-  Tensor one_;          // like losses()
+  std::vector<Tensor> images_;  // of each micro-batch
+  Tensor step_number_;          // of the noise and of the dropout masks
+  Tensor loss_sum_;             // like losses(): of all micro-batches since the last read()
+  Tensor norm_sum_;             // [1] f64: squared norms, likewise
+  Tensor one_;                  // like losses()
   std::int64_t unread_ = 0;
+  std::size_t activation_bytes_ = 0;
   CapturedStep captured_;
 };
 

@@ -23,11 +23,11 @@ class Trainer final : public Trainee {
 
  private:
   void prepare(const Batch& batch, std::uint32_t step) override;
-  Var losses() override;
+  Var losses(std::size_t part) override;
 
   std::unique_ptr<SDE> sde_;
   std::unique_ptr<Loss> loss_;
-  LossInputs inputs_;  // noise levels of the step, at fixed addresses
+  std::vector<LossInputs> inputs_;  // noise levels of each micro-batch, at fixed addresses
 };
 
 /// train() of run.h for a new trainer.

@@ -209,7 +209,10 @@ class Backward {
 }  // namespace
 
 void GroupNormGrad::cpu(Context& context) const {
-  dispatch_float(x.dtype, "group_norm", [&]<class T>(T) { Backward<T>{*this, context}(); });
+  dispatch_float(x.dtype, "group_norm", [&]<class T>(T) {
+    const Backward<T> backward{*this, context};
+    if (!context.is_dry()) backward();
+  });
 }
 
 }  // namespace sgm

@@ -13,6 +13,7 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "backend/scratch.h"
 #include "sgm/core/buffer.h"
 #include "sgm/core/context.h"
 
@@ -20,7 +21,10 @@ namespace sgm {
 
 class OneDnn {
  public:
-  OneDnn() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+  /// dry: memory is address space only; primitives are built, and not executed.
+  explicit OneDnn(bool dry) : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_), dry_(dry) {}
+
+  bool is_dry() const { return dry_; }
 
   dnnl::engine& engine() { return engine_; }
   dnnl::stream& stream() { return stream_; }
@@ -44,6 +48,7 @@ class OneDnn {
   /// Weights in the layout that a primitive wants, kept while (address, version) stay the same.
   struct Packed {
     std::uint64_t version = ~std::uint64_t{0};
+    std::unique_ptr<Scratch> storage;
     dnnl::memory memory;
     std::uint64_t used = 0;  // when, in calls of packed()
   };
@@ -64,6 +69,7 @@ class OneDnn {
  private:
   dnnl::engine engine_;
   dnnl::stream stream_;
+  bool dry_;
   std::map<Key, std::unique_ptr<Entry>> entries_;
   std::map<std::pair<const void*, Key>, Packed> packed_;
   std::uint64_t calls_ = 0;

@@ -338,6 +338,7 @@ void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&
   const Scratch filters_memory(context, bytes(filters_size * (shared ? 1 : threads)));
   const Scratch own_memory(context, bytes(own_size * threads)),
       rows_memory(context, bytes(Rows::size(size, length)));
+  if (context.is_dry()) return;
 #pragma omp parallel
   {
     const std::int64_t me = omp_get_thread_num();
@@ -455,6 +456,7 @@ void grad_weight(const Conv2dGradWeight& op, Context& context) {
   const Scratch x_memory(context, bytes(Panels::size(words(size), s.c)));
   const Scratch dy_memory(context, bytes(Panels::size(words(size), s.k)));
   const Scratch products(context, bytes(omp_get_max_threads() * kShare));
+  if (context.is_dry()) return;
   const auto scale = static_cast<float>(op.scale);
 #pragma omp parallel
   for (std::int64_t first = 0; first < plan.tiles; first += size) {

@@ -64,7 +64,10 @@ void ConvPlans::start() {
 void ConvPlans::execute(const char* kernel, const OpCost& cost, const ConvGraph& graph,
                         const ConvOperands& operands) {
   Entry& entry = entries_.try_emplace(graph.key(), Entry{graph, {}}).first->second;
-  if (!device_.note({kernel, Traffic::product, cost.bytes, cost.flop})) return;
+  if (!device_.note({kernel, Traffic::product, cost.bytes, cost.flop})) {
+    const Scratch most(device_, workspace_size(graph.most_workspace()));
+    return;
+  }
   for (const void* p : {operands.x, operands.weight, operands.y, operands.residual, operands.bias})
     check(reinterpret_cast<std::uintptr_t>(p) % ConvGraph::kAlignment == 0, kernel, ": operands of ",
           graph.text(), " must be aligned to ", ConvGraph::kAlignment, " bytes");

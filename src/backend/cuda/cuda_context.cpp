@@ -48,18 +48,6 @@ std::unique_ptr<CachingAllocator> create_allocator(std::shared_ptr<std::size_t> 
       limit ? "raise --max-memory, or use a smaller batch or model" : "use a smaller batch or model");
 }
 
-/// Addresses without memory, for dry runs.
-std::unique_ptr<CachingAllocator> create_dry_allocator() {
-  auto next = std::make_shared<std::uintptr_t>(std::uintptr_t{1} << 40);
-  return std::make_unique<CachingAllocator>(
-      [next](std::size_t bytes) {
-        const std::uintptr_t address = *next;
-        *next += (bytes + 255) / 256 * 256;
-        return reinterpret_cast<void*>(address);
-      },
-      [](void*, std::size_t) {});
-}
-
 }  // namespace
 
 void cuda_check(cudaError_t status, const char* call, const std::string& detail) {

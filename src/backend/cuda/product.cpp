@@ -235,7 +235,10 @@ void multiply(const char* kernel, const Product& product, CudaContext& device) {
   Product p = product;
   p.bias = bias.buffer();
   const OpCost cost = cost_of(p);
-  if (!device.note({kernel, Traffic::product, cost.bytes, cost.flop})) return;
+  if (!device.note({kernel, Traffic::product, cost.bytes, cost.flop})) {
+    const Scratch most(device, workspace_size(kMostWorkspace));
+    return;
+  }
   device.explain([&] { return text_of(p) + ": cuBLASLt, the first that its heuristics name"; });
   CublasLt& library = device.part<CublasLt>();
   if (library.execute(p)) return;

@@ -1,0 +1,34 @@
+#include "cli/memory.h"
+
+#include <iostream>
+
+namespace sgm::cli {
+namespace {
+
+/// "micro-batches of 32 images of 128, recomputation"; empty where nothing was changed.
+std::string changes(const Config& config, const Config& chosen) {
+  std::string text;
+  if (chosen.training.micro_batch != config.training.micro_batch)
+    text = "micro-batches of " + std::to_string(chosen.training.micro_batch) + " of the " +
+           std::to_string(chosen.training.batch_size) + " images";
+  if (chosen.training.recompute && !config.training.recompute)
+    text += std::string(text.empty() ? "" : " and ") + "recomputation";
+  return text;
+}
+
+}  // namespace
+
+Config with_memory_plan(const Config& config, const DeviceOptions& device, const MakeTrainee& make,
+                        const BetweenSteps& between) {
+  const MemoryPlan plan = fit_memory(config, device.max_memory, [&](const Config& candidate) {
+    return plan_memory(candidate, device.resolved(), device.threads, make, between);
+  });
+  const Config chosen = plan.apply(config);
+  const std::string changed = changes(config, chosen);
+  std::cerr << "memory: " << (device.resolved() == "cpu" ? "" : "at most ") << plan.text();
+  if (!changed.empty()) std::cerr << ", with " << changed << " to fit " << format_bytes(device.max_memory);
+  std::cerr << '\n';
+  return chosen;
+}
+
+}  // namespace sgm::cli
