@@ -78,9 +78,9 @@ void Trainee::work() {
     }
     // The first pass also makes copies of weights; while a step is captured, its graph counts for itself.
     if (const std::size_t now = context_.memory().in_use; now > before) activation_bytes_ = now - before;
+    const Range phase(context_, "backward", RangeKind::phase);
     loss_sum_.add(loss.value());
     const auto terms = static_cast<double>(one_.numel()) * static_cast<double>(parts());
-    const Range phase(context_, "backward", RangeKind::phase);
     loss.backward({.tensor = one_, .factor = 1.0 / terms, .is_one = true});
   }
   const Range phase(context_, "optimizer", RangeKind::phase);
