@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/roofline.h"
 #include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
 #include "sgm/io/atomic_file.h"
@@ -20,7 +22,7 @@ namespace sgm::cli {
 namespace {
 
 struct ProfileOptions {
-  std::string config, mode = "train", json, trace;
+  std::string config, mode = "train", json, trace, plot;
   std::vector<std::string> overrides;
   bool count = false, no_graph = false;
   int batch = 0, steps = 0;
@@ -237,6 +239,8 @@ int profile_command(const ProfileOptions& options) {
   if (options.batch > 0) config.training.batch_size = options.batch;
   validate(config);
   check(!options.count || options.trace.empty(), "--trace shows times, and --count takes none");
+  check(!options.count || options.plot.empty(), "--plot shows times, and --count takes none");
+  check_output_file("--plot", options.plot, ".png");
   ReportFile json(options.json), trace(options.trace);
   const auto context = options.count ? create_context("cuda-dry") : options.device.open();
   ProfileReport report;
@@ -263,6 +267,7 @@ int profile_command(const ProfileOptions& options) {
     write_table(std::cout, report, options.table);
   json.write(profile_json, report);
   trace.write(profile_trace, report);
+  if (!options.plot.empty()) write_png(options.plot, draw_roofline(report));
   return kDone;
 }
 
@@ -292,6 +297,7 @@ void add_profile(CLI::App& app, Command& chosen) {
   command->add_flag("--plans", options->table.plans, "How libraries execute each product, and why so");
   command->add_option("--json", options->json, "File for everything that is known");
   command->add_option("--trace", options->trace, "File of trace events for ui.perfetto.dev");
+  command->add_option("--plot", options->plot, "PNG file of the roofline: every product below the ceilings");
   options->device.add_to(*command);
   command->callback([options, &chosen] { chosen = [options] { return profile_command(*options); }; });
 }

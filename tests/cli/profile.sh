@@ -2,7 +2,8 @@
 make_config
 for mode in train forward sample; do
   run 0 "$sgm" profile tiny.toml --mode $mode --device cpu --batch 2 --steps 2 --plans --all \
-    --json report.json --trace trace.json
+    --json report.json --trace trace.json --plot roofline.png
+  [ "$(head -c 4 roofline.png | tail -c 3)" = PNG ] || fail "$mode: no roofline"
   # Recorded is what the program calls its ops.
   for text in 'ms per step of 2 images' 'ceilings, measured here' 'floor, every op at its ceiling' 'oneDNN'; do
     has out "$text"
@@ -16,6 +17,8 @@ for mode in train forward sample; do
 done
 bad 'train,forward,sample' "$sgm" profile tiny.toml --mode backward
 bad '--count takes none' "$sgm" profile tiny.toml --count --trace trace.json
+bad '--count takes none' "$sgm" profile tiny.toml --count --plot roofline.png
+bad '.png' "$sgm" profile tiny.toml --device cpu --plot roofline.jpg
 bad 'no_such_folder' "$sgm" profile tiny.toml --mode forward --device cpu --batch 1 --steps 1 --json no_such_folder/x.json
 no_temporaries
 run 0 "$sgm" doctor
