@@ -5,6 +5,7 @@
 // A timing is of --group steps, after which the device is waited for, as training does now and then.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <functional>
@@ -92,14 +93,14 @@ Timing time_forward(const Config& config, Context& context, const Options& o) {
   return timing;
 }
 
-/// A timing is of a run of --group updates, with its first image and the end of the last.
+/// A timing is of a run of --group updates, two at the least: the fewest that a sampler takes.
 Timing time_sampling(const Config& config, Context& context, const Options& o) {
   const auto network = create_network(config, context);
   const auto sde = create_sde(config.sde);
   const ScoreFn score =
       score_function(*network, *sde, config.training.continuous, use_precision(context, o.precision));
   SamplingConfig settings = config.sampling;
-  settings.steps = o.group;
+  settings.steps = std::max(2, o.group);
   settings.denoise = false;
   const auto sampler = create_sampler(*sde, settings);
   const int size = config.data.image_size;
@@ -109,7 +110,7 @@ Timing time_sampling(const Config& config, Context& context, const Options& o) {
   Timing timing;
   const auto run = [&] { sampler->sample(context, score, request).x.to_host(); };
   timing.warm_up = seconds_of(0, 1, run)[0];
-  for (const double seconds : seconds_of(0, o.steps, run)) timing.seconds.push_back(seconds / o.group);
+  for (const double seconds : seconds_of(0, o.steps, run)) timing.seconds.push_back(seconds / settings.steps);
   return timing;
 }
 
