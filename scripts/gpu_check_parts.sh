@@ -176,6 +176,8 @@ rows() {
   for precision in bf16 f32; do
     for mode in train forward; do echo vp_cifar10_ddpmpp_continuous $mode 128 $precision; done
   done
+  echo $config sample 128 bf16
+  for mode in train forward; do echo ve_ffhq_256_ncsnpp_continuous $mode 16 bf16; done
 }
 
 # Steps in a timing: long enough that waiting for the device at its end does not show.
