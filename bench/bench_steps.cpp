@@ -69,15 +69,28 @@ Timing time_training(const Config& config, Context& context, const Options& o) {
   return timing;
 }
 
+/// A network with random weights as a score.
+struct RandomModel {
+  std::unique_ptr<ScoreNetwork> network;
+  std::unique_ptr<SDE> sde;
+  ScoreFn score;
+  Shape batch;
+
+  RandomModel(const Config& config, Context& context)
+      : network(create_network(config, context)),
+        sde(create_sde(config.sde)),
+        score(score_function(*network, *sde, config.training.continuous,
+                             use_precision(context, config.training.precision))),
+        batch{config.training.batch_size, config.data.image_size, config.data.image_size,
+              config.data.num_channels} {}
+};
+
 Timing time_forward(const Config& config, Context& context, const Options& o) {
-  const auto network = create_network(config, context);
-  const auto sde = create_sde(config.sde);
-  const ScoreFn score =
-      score_function(*network, *sde, config.training.continuous, use_precision(context, o.precision));
-  const int size = config.data.image_size;
-  const Tensor x = normal(context, {o.batch, size, size, config.data.num_channels}, NoiseKey{.seed = 3});
+  const RandomModel model(config, context);
+  const Tensor x = normal(context, model.batch, NoiseKey{.seed = 3});
+  const int scales = model.sde->num_scales();
   const auto evaluate = [&] {
-    return score_at(score, x, {.t = 0.5, .k = sde->num_scales() / 2, .num_scales = sde->num_scales()});
+    return score_at(model.score, x, {.t = 0.5, .k = scales / 2, .num_scales = scales});
   };
   CapturedStep captured(context, !o.no_graph);
   Timing timing = time_steps(
@@ -95,20 +108,16 @@ Timing time_forward(const Config& config, Context& context, const Options& o) {
 
 /// A timing is of a run of --group updates, two at the least: the fewest that a sampler takes.
 Timing time_sampling(const Config& config, Context& context, const Options& o) {
-  const auto network = create_network(config, context);
-  const auto sde = create_sde(config.sde);
-  const ScoreFn score =
-      score_function(*network, *sde, config.training.continuous, use_precision(context, o.precision));
+  const RandomModel model(config, context);
   SamplingConfig settings = config.sampling;
   settings.steps = std::max(2, o.group);
   settings.denoise = false;
-  const auto sampler = create_sampler(*sde, settings);
-  const int size = config.data.image_size;
+  const auto sampler = create_sampler(*model.sde, settings);
   SampleRequest request;
-  request.shape = {o.batch, size, size, config.data.num_channels};
+  request.shape = model.batch;
   request.capture = !o.no_graph;
   Timing timing;
-  const auto run = [&] { sampler->sample(context, score, request).x.to_host(); };
+  const auto run = [&] { sampler->sample(context, model.score, request).x.to_host(); };
   timing.warm_up = seconds_of(0, 1, run)[0];
   for (const double seconds : seconds_of(0, o.steps, run)) timing.seconds.push_back(seconds / settings.steps);
   return timing;

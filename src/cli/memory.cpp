@@ -2,6 +2,8 @@
 
 #include <iostream>
 
+#include "sgm/core/bytes.h"
+
 namespace sgm::cli {
 namespace {
 

@@ -121,6 +121,7 @@ std::string left_behind(const BatchOptions& options, std::int64_t done, const Im
 
 int generate(const Model& model, const BatchOptions& options, ImageOutput& out,
              const std::function<SampleResult(SampleRequest&)>& make, int columns) {
+  out.check_free(options.n);
   watch_signals();
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();

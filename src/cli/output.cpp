@@ -47,12 +47,17 @@ ImageOutput::ImageOutput(fs::path out, std::int64_t first) : out_(std::move(out)
           ": must end in .png (a grid) or .npz, or be a folder (one file an image)");
     check(exists || !fs::exists(out_), "--out ", out_.string(),
           ": is a file, not a folder; name a folder, or a file that ends in .png or .npz");
-    check(!fs::exists(numbered(out_, first)), "--out ", out_.string(), ": holds ",
-          numbered(out_, first).filename().string(), " already; choose another folder");
   } else {
     check(!exists, "--out ", out_.string(), ": is a folder; name a file in it");
   }
   check_writable("--out", out_);
+}
+
+void ImageOutput::check_free(std::int64_t n) const {
+  if (kind_ != Kind::folder || !fs::exists(out_)) return;
+  for (std::int64_t number = next_; number < next_ + n; ++number)
+    check(!fs::exists(numbered(out_, number)), "--out ", out_.string(), ": holds ",
+          numbered(out_, number).filename().string(), " already; choose another folder");
 }
 
 void ImageOutput::add(const Tensor& samples, bool centered) {

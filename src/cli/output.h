@@ -23,10 +23,11 @@ void check_output_file(const std::string& option, const std::filesystem::path& o
 /// by finish(); images of a folder while the next ones are computed.
 class ImageOutput {
  public:
-  /// first: the number of the first image in a folder. Throws Error for paths that could not be written, and
-  /// for a folder that holds that image already.
+  /// first: the number of the first image in a folder. Throws Error for paths that could not be written.
   explicit ImageOutput(std::filesystem::path out, std::int64_t first = 0);
 
+  /// Throws Error when a folder holds one of the first n images already: for before long work.
+  void check_free(std::int64_t n) const;
   /// Samples [N, H, W, C] in data space. Throws Error when earlier ones could not be written.
   void add(const Tensor& samples, bool centered);
   /// Rows of a grid begin with these images, `per_row` each, and share the samples out; other outputs hold

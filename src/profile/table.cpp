@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <ostream>
 
+#include "sgm/core/bytes.h"
 #include "sgm/profile/profile.h"
 
 namespace sgm {
@@ -50,9 +51,8 @@ void write_rows(std::ostream& out, const char* title, std::span<const ProfileRow
 void write_totals(std::ostream& out, const ProfileReport& report, const ProfileRow& total) {
   const double seconds = report.step_seconds;
   const Ceilings& ceilings = report.ceilings;
-  out << format("%.3f ms per step of %.0f images: %.1f img/s; peak memory of tensors %.1f MiB\n",
-                seconds * 1e3, report.images, report.images / seconds,
-                static_cast<double>(report.peak_memory) / 1048576.0);
+  out << format("%.3f ms per step of %.0f images: %.1f img/s; peak memory of tensors %s\n", seconds * 1e3,
+                report.images, report.images / seconds, format_bytes(report.peak_memory).c_str());
   out << format("ceilings, measured here: %.4g GFLOP/s of a product in %s, %.4g GB/s of a copy\n",
                 1e-9 * ceilings.flop_per_second, report.precision.c_str(), 1e-9 * ceilings.bytes_per_second);
   out << format("achieved: %.4g GFLOP/s (%.0f %%), %.4g GB/s (%.0f %%)\n", 1e-9 * total.flop / seconds,

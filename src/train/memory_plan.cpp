@@ -1,7 +1,8 @@
 #include "sgm/train/memory_plan.h"
 
+#include "sgm/core/bytes.h"
+
 #include <algorithm>
-#include <cstdio>
 
 namespace sgm {
 namespace {
@@ -21,18 +22,6 @@ int next_micro_batch(int batch, int now) {
 }
 
 }  // namespace
-
-std::string format_bytes(std::size_t bytes) {
-  const double mebibytes = static_cast<double>(bytes) / 1048576.0;
-  char text[32];
-  if (mebibytes < 1.0)
-    std::snprintf(text, sizeof text, "%.0f KiB", mebibytes * 1024.0);
-  else if (mebibytes < 1000.0)
-    std::snprintf(text, sizeof text, "%.*f MiB", mebibytes < 10.0 ? 2 : 0, mebibytes);
-  else
-    std::snprintf(text, sizeof text, "%.2f GiB", mebibytes / 1024.0);
-  return text;
-}
 
 Config MemoryPlan::apply(Config config) const {
   config.training.micro_batch = micro_batch == config.training.batch_size ? 0 : micro_batch;

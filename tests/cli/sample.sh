@@ -23,6 +23,9 @@ run 0 "$sgm" sample run --out f_folder --first 2 --n 3 --seed 3 --batch 2
 has err ' NFE/s'
 diff -r d_folder f_folder >/dev/null || fail "two parts of a job give other images than the whole"
 bad '000002.png already' "$sgm" sample run --out f_folder --first 2 --n 3
+rm f_folder/000000.png
+bad '000001.png already' "$sgm" sample run --out f_folder --n 5
+absent f_folder/000000.png
 run 0 "$sgm" sample run --out raw.png --n 2 --raw
 run 0 "$sgm" sample run --out ode.png --n 2 --sampler ode --rtol 0.1 --atol 0.1
 run 0 "$sgm" sample run --out pc.png --n 2 --predictor reverse_diffusion --corrector langevin --steps 30 --snr 0.1

@@ -45,7 +45,4 @@ using PlanMemory = std::function<MemoryPlan(const Config&)>;
 /// Throws Error naming the least that is possible.
 MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory& plan);
 
-/// "1.92 GiB", "312 MiB", "64 KiB".
-std::string format_bytes(std::size_t bytes);
-
 }  // namespace sgm

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "backend/cuda/create.h"
+#include "sgm/core/bytes.h"
 
 namespace sgm {
 namespace {
@@ -18,13 +19,6 @@ constexpr int kOldestMajor = 8;  // compute capability: bf16 arithmetic
 
 std::string version_text(int version) {
   return std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
-}
-
-std::string gib(std::size_t bytes) {
-  std::ostringstream text;
-  text.precision(1);
-  text << std::fixed << static_cast<double>(bytes) / static_cast<double>(std::size_t{1} << 30) << " GiB";
-  return text.str();
 }
 
 /// Device memory up to a limit; counts what is held, over all allocators of a context.
@@ -123,8 +117,8 @@ std::string CudaContext::describe() const {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   std::ostringstream text;
-  text << "cuda: " << properties.name << ", " << gib(properties.totalGlobalMem);
-  if (options_.max_memory) text << " (limited to " << gib(options_.max_memory) << ')';
+  text << "cuda: " << properties.name << ", " << format_bytes(properties.totalGlobalMem);
+  if (options_.max_memory) text << " (limited to " << format_bytes(options_.max_memory) << ')';
   text << ", compute capability " << properties.major << '.' << properties.minor << ", driver for CUDA "
        << version_text(driver) << ", runtime " << version_text(runtime);
   return text.str();
