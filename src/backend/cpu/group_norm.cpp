@@ -15,7 +15,7 @@ class Forward {
   using A = Accumulator<T>;
 
  public:
-  explicit Forward(const GroupNorm& op) : op_(op), slices_(op.c, op.c2, op.groups) {}
+  explicit Forward(const GroupNorm& op) : op_(op), slices_(op.n, op.hw, op.c, op.c2, op.groups) {}
 
   void operator()() const {
 #pragma omp parallel

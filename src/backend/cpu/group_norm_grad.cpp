@@ -12,13 +12,16 @@ class Backward {
  public:
   Backward(const GroupNormGrad& op, Context& context)
       : op_(op),
-        slices_(op.c, op.c2, op.groups),
-        partial_(context, static_cast<std::size_t>(3 * op.n * op.c) * sizeof(A)) {}
+        slices_(op.n, op.hw, op.c, op.c2, op.groups),
+        partial_(context, static_cast<std::size_t>(3 * op.n * op.c) * sizeof(A)),
+        du_(context,
+            static_cast<std::size_t>(omp_get_max_threads() * slices_.most_channels() * op.hw) * sizeof(A)) {}
 
   void operator()() const {
 #pragma omp parallel
     {
-      Work w(slices_.most_channels(), op_.hw);
+      const std::int64_t width = slices_.most_channels();
+      Work w(width, du_.as<A>() + omp_get_thread_num() * width * op_.hw);
 #pragma omp for collapse(2) schedule(static)
       for (std::int64_t n = 0; n < op_.n; ++n)
         for (std::int64_t s = 0; s < slices_.per_sample(); ++s)
@@ -36,16 +39,17 @@ class Backward {
   enum Partial { kScaleGrad, kOffsetGrad, kInputGrad };
 
   struct Work {
-    std::vector<A> scale, offset, x_scale, x_offset, du;
+    A* du;  // [hw, width]
+    std::vector<A> scale, offset, x_scale, x_offset;
     std::vector<A> keep, lanes_u, lanes_ux, lanes_x;
     std::vector<double> sum_u, sum_ux, sum_x, sum_addends;
 
-    Work(std::int64_t width, std::int64_t hw)
-        : scale(width),
+    Work(std::int64_t width, A* du_of_thread)
+        : du(du_of_thread),
+          scale(width),
           offset(width),
           x_scale(width),
           x_offset(width),
-          du(width * hw),
           keep(width),
           lanes_u(width),
           lanes_ux(width),
@@ -98,7 +102,7 @@ class Backward {
       for (A* lanes : {lanes_u, lanes_ux, lanes_x}) std::fill_n(lanes, part.size, A(0));
       for (std::int64_t row = begin; row < std::min(op_.hw, begin + kSummedRows); ++row) {
         const T *x = x_part + row * part.ld, *dy = op_.dy.as<T>() + (slice.n * op_.hw + row) * op_.c + column;
-        A* du = w.du.data() + row * slice.width + from;
+        A* du = w.du + row * slice.width + from;
         if (op_.dropout.rate != 0.0)
           keep_factors(op_.dropout, slice.n, row * op_.c + column, part.size, op_.dy_scale, keep);
 #pragma omp simd
@@ -152,7 +156,7 @@ class Backward {
     for (std::int64_t row = 0; row < op_.hw; ++row) {
       const T* x = x_part + row * part.ld;
       T* dx = dx_part + row * part.ld;
-      A* du = w.du.data() + row * slice.width + part.begin;
+      A* du = w.du + row * slice.width + part.begin;
       if (!more) {
 #pragma omp simd
         for (std::int64_t i = 0; i < part.size; ++i)
@@ -171,7 +175,7 @@ class Backward {
     for (std::int64_t begin = 0; begin < op_.hw; begin += kSummedRows) {
       std::fill_n(lanes, part.size, A(0));
       for (std::int64_t row = begin; row < std::min(op_.hw, begin + kSummedRows); ++row) {
-        A* sum = w.du.data() + row * slice.width + part.begin;
+        A* sum = w.du + row * slice.width + part.begin;
         for (const Addend& addend : part.input == 0 ? op_.addends : op_.addends2) {
           if (!addend.x) break;
           const T* add = part.at(addend.x.as<T>(), slice.n, op_.hw) + row * part.ld;
@@ -204,6 +208,7 @@ class Backward {
   const GroupNormGrad& op_;
   Slices slices_;
   Scratch partial_;  // [3, n, c]
+  Scratch du_;       // of every thread
 };
 
 }  // namespace

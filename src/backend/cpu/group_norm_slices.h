@@ -1,6 +1,8 @@
 #pragma once
 // What both directions of the group normalisation share: how the work is cut up, sums over pixels, dropout.
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -33,13 +35,19 @@ struct Slice {
   const SlicePart* end() const { return part + parts; }
 };
 
-/// A thread's share is one slice, of at least 64 channels where there are as many, so that rows are read in
-/// whole cache lines and the share fits the second-level cache.
+/// A thread's share is one slice: whole samples where those keep all threads busy and are not too large for
+/// the last cache, so that memory is read in order and rows do not compete for the same lines of a cache;
+/// else parts of at least 64 channels.
 class Slices {
  public:
-  Slices(std::int64_t c, std::int64_t c2, std::int64_t groups)
+  Slices(std::int64_t n, std::int64_t hw, std::int64_t c, std::int64_t c2, std::int64_t groups)
       : c1_(c - c2), c2_(c2), groups_(groups), per_group_(c / groups) {
-    groups_per_slice_ = std::clamp<std::int64_t>((64 + per_group_ - 1) / per_group_, 1, groups);
+    const std::int64_t threads = omp_get_max_threads(), fewest = (64 + per_group_ - 1) / per_group_;
+    std::int64_t per_sample = 1;
+    while (per_sample < groups && ((n * per_sample % threads != 0 && n * per_sample < 4 * threads) ||
+                                   c / per_sample * hw > kMostElements))
+      ++per_sample;
+    groups_per_slice_ = std::min(std::max((groups + per_sample - 1) / per_sample, fewest), groups);
   }
 
   std::int64_t per_sample() const { return (groups_ + groups_per_slice_ - 1) / groups_per_slice_; }
@@ -59,6 +67,8 @@ class Slices {
   }
 
  private:
+  static constexpr std::int64_t kMostElements = std::int64_t{1} << 20;
+
   std::int64_t c1_, c2_, groups_, per_group_, groups_per_slice_;
 };
 

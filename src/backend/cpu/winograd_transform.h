@@ -1,6 +1,10 @@
 #pragma once
 // The one-dimensional transforms of Winograd's F(4, 3), sixteen channels at a time, and what moves those.
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -16,6 +20,23 @@ using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
 using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
 
+// GCC 12 takes conversions of this width apart, and warns of unmasked ones (PR 105593).
+inline Words widen(const Halves& halves) {
+#ifdef __AVX512F__
+  return std::bit_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, std::bit_cast<__m256i>(halves)));
+#else
+  return __builtin_convertvector(halves, Words);
+#endif
+}
+
+inline Halves narrow(const Words& words) {
+#ifdef __AVX512F__
+  return std::bit_cast<Halves>(_mm512_maskz_cvtepi32_epi16(0xffff, std::bit_cast<__m512i>(words)));
+#else
+  return __builtin_convertvector(words, Halves);
+#endif
+}
+
 inline Lanes load(const float* from) {
   Lanes lanes;
   std::memcpy(&lanes, from, sizeof(lanes));
@@ -25,7 +46,7 @@ inline Lanes load(const float* from) {
 inline Lanes load(const bfloat16* from) {
   Halves halves;
   std::memcpy(&halves, from, sizeof(halves));
-  return std::bit_cast<Lanes>(__builtin_convertvector(halves, Words) << 16);
+  return std::bit_cast<Lanes>(widen(halves) << 16);
 }
 
 inline void store(float* to, const Lanes& lanes) { std::memcpy(to, &lanes, sizeof(lanes)); }
@@ -36,7 +57,7 @@ inline void store(std::uint32_t* to, const Halves& halves) { std::memcpy(to, &ha
 inline void store(bfloat16* to, const Lanes& lanes) {
   const Words bits = std::bit_cast<Words>(lanes);
   const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
-  const Halves halves = __builtin_convertvector(lanes == lanes ? rounded : quiet, Halves);
+  const Halves halves = narrow(lanes == lanes ? rounded : quiet);
   std::memcpy(to, &halves, sizeof(halves));
 }
 
@@ -61,6 +82,24 @@ inline void transpose(Words* rows) {
   detail::exchange_all<2>(rows);
   detail::exchange_all<4>(rows);
   detail::exchange_all<8>(rows);
+}
+
+/// The sums over the lanes of up to sixteen vectors.
+inline Lanes sums_of(const Lanes* vectors, int count) {
+  Words rows[kLanes] = {};
+  for (int i = 0; i < count; ++i) rows[i] = std::bit_cast<Words>(vectors[i]);
+  transpose(rows);
+  Lanes sum{};
+  for (int i = 0; i < kLanes; ++i) sum += std::bit_cast<Lanes>(rows[i]);
+  return sum;
+}
+
+/// The low halves of two vectors of words, one after the other, two a word.
+inline Words low_halves(const Words& a, const Words& b) {
+  using AllHalves = std::uint16_t __attribute__((vector_size(sizeof(Words))));
+  return std::bit_cast<Words>(__builtin_shufflevector(
+      std::bit_cast<AllHalves>(a), std::bit_cast<AllHalves>(b), 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
+      26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62));
 }
 
 /// Outputs of a tile, points of a transformed tile, taps of the filter; along one axis and in all.
@@ -130,14 +169,48 @@ inline constexpr float kA = 0.70710678f, kB = 1.41421356f;  // a^2 = 1/2, b^2 = 
 
 using OneDimensional = void (*)(const Lanes*, int, Lanes*, int);
 
-/// Applies F along both axes: in [In][In] -> out [Out][Out].
-template <OneDimensional F, int In, int Out>
-[[gnu::always_inline]] inline void both_axes(const Lanes* in, Lanes* out) {
+namespace detail {
+template <OneDimensional F, int In, int Out, class Read>
+[[gnu::always_inline]] inline void first_axis(Read&& in, Lanes* half) {
+#pragma GCC unroll 6
+  for (int j = 0; j < In; ++j) {
+    Lanes column[In];
+#pragma GCC unroll 6
+    for (int i = 0; i < In; ++i) column[i] = in(i * In + j);
+    F(column, 1, half + j, In);
+  }
+}
+}  // namespace detail
+
+/// Applies F along both axes: of [In][In], which `in(i)` reads, to [Out][Out], which `out(i, value)` takes in
+/// order.
+template <OneDimensional F, int In, int Out, class Read, class Write>
+[[gnu::always_inline]] inline void both_axes(Read&& in, Write&& out) {
   Lanes half[Out * In];
+  detail::first_axis<F, In, Out>(in, half);
 #pragma GCC unroll 6
-  for (int j = 0; j < In; ++j) F(in + j, In, half + j, In);
+  for (int i = 0; i < Out; ++i) {
+    Lanes row[Out];
+    F(half + i * In, 1, row, 1);
 #pragma GCC unroll 6
-  for (int i = 0; i < Out; ++i) F(half + i * In, 1, out + i * Out, 1);
+    for (int j = 0; j < Out; ++j) out(i * Out + j, row[j]);
+  }
+}
+
+/// The same for two inputs side by side: out(i, value of one, value of the other).
+template <OneDimensional F, int In, int Out, class ReadOne, class ReadOther, class Write>
+[[gnu::always_inline]] inline void both_axes(ReadOne&& one, ReadOther&& other, Write&& out) {
+  Lanes half[2][Out * In];
+  detail::first_axis<F, In, Out>(one, half[0]);
+  detail::first_axis<F, In, Out>(other, half[1]);
+#pragma GCC unroll 6
+  for (int i = 0; i < Out; ++i) {
+    Lanes row[2][Out];
+    F(half[0] + i * In, 1, row[0], 1);
+    F(half[1] + i * In, 1, row[1], 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < Out; ++j) out(i * Out + j, row[0][j], row[1][j]);
+  }
 }
 
 }  // namespace sgm::winograd
