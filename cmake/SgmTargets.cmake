@@ -21,9 +21,10 @@ function(sgm_compile_options target)
   endif()
 endfunction()
 
-# For sources that are compiled more often than they compute: tests, the command line.
+# For sources that are compiled more often than they compute: tests, the command line. A fifth of their compilation went
+# into checks that AddressSanitizer makes, too, or that find wrong casts, which these have no cause to make.
 if(SGM_SANITIZE)
-  set(SGM_QUICK_COMPILE -O0)
+  set(SGM_QUICK_COMPILE -O0 -fno-sanitize=alignment,null,object-size,vptr)
 else()
   set(SGM_QUICK_COMPILE -O1)
 endif()

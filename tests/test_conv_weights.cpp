@@ -18,7 +18,7 @@ struct Case {
 class ConvWeights : public testing::TestWithParam<DType> {
  protected:
   static constexpr Case kSmall = {{1, 5, 5, 8}, 16, 3}, kPointwise = {{1, 5, 5, 8}, 8, 1},
-                        kTiles = {{2, 16, 16, 64}, 64, 3};
+                        kTiles = {{1, 8, 8, 32}, 32, 3};
 
   static Tensor weights(Context& context, const Case& c, std::uint32_t stream) {
     const Shape shape{c.k, c.filter, c.filter, c.x[3]};
