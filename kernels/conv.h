@@ -73,8 +73,8 @@ struct Conv2dGradInput {
   void cuda(Context& context) const;
 };
 
-/// dweight, dbias = scale times the gradients of conv(x, weight) + bias; f32 (f64 with f64) whatever x is;
-/// beside bf16 on GPUs dweight is bf16.
+/// dweight, dbias = scale times the gradients of conv(x, weight) + bias; dweight of the type of x, dbias f32
+/// (f64 beside f64).
 struct Conv2dGradWeight {
   static constexpr bool kTakesScratch = true;
 

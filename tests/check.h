@@ -224,9 +224,8 @@ inline Evaluation evaluate(Context& context, const Function& f, const std::vecto
   y.backward(tensor_of(context, *cotangent, y.shape(), y.value().dtype()));
   for (const Var& leaf : leaves) {
     EXPECT_TRUE(leaf.grad().defined());
-    // Beside bf16 the gradients of convolution weights are bf16 where the weights are.
-    const bool low = context.has_low_weights() && types[0] == DType::bf16;
-    EXPECT_TRUE(leaf.grad().dtype() == leaf.value().dtype() || (low && leaf.grad().dtype() == DType::bf16));
+    // Beside bf16 the gradients of convolution weights are bf16.
+    EXPECT_TRUE(leaf.grad().dtype() == leaf.value().dtype() || leaf.grad().dtype() == types[0]);
     result.grads.push_back(leaf.grad().to_host_f64());
   }
   return result;

@@ -141,7 +141,7 @@ void check_conv2d_grad_weight(Context& context, DType dtype) {
     for (const bool want_bias : {true, false})
       for (const double scale : {1.0, 0.6}) {
         const Guarded px(context, o.part(o.x, 0), dtype), px2(context, o.part(o.x, 1), dtype),
-            pdy(context, o.dy, dtype), dw(context, o.w_shape().numel(), o.weight_type),
+            pdy(context, o.dy, dtype), dw(context, o.w_shape().numel(), dtype),
             db(context, s.k, parameter_type(dtype));
         run(Conv2dGradWeight{px.buffer(), o.second<ConstBuffer>(px2.buffer()), pdy.buffer(), dw.buffer(),
                              want_bias ? db.buffer() : Buffer{}, s, scale},

@@ -29,7 +29,7 @@ class Winograd : public testing::TestWithParam<DType> {
     const DType type = GetParam();
     const Tensor x = draw({s.n, s.h, s.w, s.c}, type), dy = draw({s.n, s.oh, s.ow, s.k}, type);
     const Tensor weight = draw({s.k, 3, 3, s.c}, DType::f32), bias = draw({s.k}, DType::f32);
-    Tensor y = draw(dy.shape(), type), dx = draw(x.shape(), type), dweight = draw(weight.shape(), DType::f32);
+    Tensor y = draw(dy.shape(), type), dx = draw(x.shape(), type), dweight = draw(weight.shape(), type);
     winograd::convolve({x.buffer(), {}, weight.buffer(), bias.buffer(), {}, y.buffer(), s, 1.0, 0}, *context);
     winograd::convolve_grad_input({dy.buffer(), weight.buffer(), dx.buffer(), {}, s, 0.7}, *context);
     winograd::convolve_grad_weight({x.buffer(), {}, dy.buffer(), dweight.buffer(), {}, s, 0.7}, *context);

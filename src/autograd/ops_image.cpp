@@ -149,12 +149,11 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params
         Context& context = grad.tensor.context();
         const double factor = scale * grad.factor;
         const Tensor dy = rounds ? grad.tensor : grad.tensor.to(in_type);
-        const bool low_gradient = low || (rounds && context.has_low_weights());
         into.add(3, {grad.tensor, factor, grad.sums});
         if (into.wanted(2) && grad.sums.defined()) into.add(2, {grad.sums, factor});
         if (const bool bias_too = into.wanted(2) && !grad.sums.defined(); bias_too || into.wanted(1)) {
           const Tensor again = kept.get().to(dy.dtype()), again2 = kept2.get();
-          Tensor dweight = Tensor::empty(context, w.shape(), low_gradient ? DType::bf16 : type), dbias;
+          Tensor dweight = Tensor::empty(context, w.shape(), dy.dtype()), dbias;
           if (bias_too) dbias = Tensor::empty(context, {shape.k}, type);
           run(Conv2dGradWeight{again.buffer(), again2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
                                read_shape, factor},

@@ -58,8 +58,8 @@ struct Descs {
 };
 
 /// The weights of one input inside [k, r, s, row].
-Desc plain_weights(const ConvShape& s, std::int64_t row) {
-  return {{s.k, s.c, s.r, s.s}, Type::f32, Dims{s.r * s.s * row, 1, s.s * row, row}};
+Desc plain_weights(const ConvShape& s, std::int64_t row, DType dtype = DType::f32) {
+  return {{s.k, s.c, s.r, s.s}, type_of(dtype), Dims{s.r * s.s * row, 1, s.s * row, row}};
 }
 
 /// One input of a convolution of two: its share of the channels, and where its weights begin.
@@ -80,10 +80,11 @@ Part second_part(const ConvShape& s) {
   return part;
 }
 
-/// The weights of a part: f32 from its first channel on.
+/// The weights of a part: from its first channel on.
 template <class B>
 B weights_from(const B& weights, const Part& part) {
-  return {weights.template as<float>() + part.first, weights.dtype};
+  return {weights.template as<char>() + static_cast<std::size_t>(part.first) * size_of(weights.dtype),
+          weights.dtype};
 }
 
 OneDnn::Key key_of(int op, const ConvShape& s, std::initializer_list<std::int64_t> rest) {
@@ -286,7 +287,7 @@ void backward_data(const Conv2dGradInput& op, Context& context) {
 }
 
 void multiply_in_place(float* values, std::int64_t n, float factor) {
-#pragma omp simd
+#pragma omp parallel for simd schedule(static) if (n > 65536)
   for (std::int64_t i = 0; i < n; ++i) values[i] *= factor;
 }
 
@@ -310,13 +311,13 @@ void backward_weights(const Conv2dGradWeight& op, std::int64_t row, Context& con
                {DNNL_ARG_DIFF_WEIGHTS, packed}};
   if (bias) args.insert({DNNL_ARG_DIFF_BIAS, memory_of(plan.desc.diff_bias_desc(), dnn, op.dbias.data)});
   execute(plan, context, std::move(args));
-  repack(dnn, packed, memory_of(plain_weights(op.shape, row), dnn, op.dweight.data));
-  if (op.scale == 1.0 || context.is_dry()) return;
-  const ConvShape& s = op.shape;
-  const auto factor = static_cast<float>(op.scale);
-  for (std::int64_t i = 0; i < s.k * s.r * s.s; ++i)
-    multiply_in_place(op.dweight.as<float>() + i * row, s.c, factor);
-  if (bias) multiply_in_place(op.dbias.as<float>(), s.k, factor);
+  if (op.scale != 1.0 && !context.is_dry()) {
+    const auto factor = static_cast<float>(op.scale);
+    const auto size = static_cast<std::int64_t>(plan.desc.diff_weights_desc().get_size() / sizeof(float));
+    multiply_in_place(gradient.as<float>(), size, factor);
+    if (bias) multiply_in_place(op.dbias.as<float>(), op.shape.k, factor);
+  }
+  repack(dnn, packed, memory_of(plain_weights(op.shape, row, op.dweight.dtype), dnn, op.dweight.data));
 }
 
 void backward_weights(const Conv2dGradWeight& op, Context& context) {

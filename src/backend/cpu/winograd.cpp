@@ -168,19 +168,27 @@ constexpr std::int64_t kSumRows = 12, kSumsPlane = kSumRows * kColumns + kGap;
 
 /// Inverse-transforms products [points][k of a panel][c of a panel] into the weights they are the gradient
 /// of.
+template <class W>
 void scatter_filters(const ConvShape& s, const float* products, std::int64_t k0, std::int64_t ks,
-                     std::int64_t c0, std::int64_t cs, float scale, bool add, float* dweight) {
+                     std::int64_t c0, std::int64_t cs, float scale, bool add, W* dweight) {
   const std::int64_t tap = s.c;
   for (std::int64_t k = 0; k < ks; ++k)
     for (std::int64_t c = 0; c < cs; c += kLanes) {
       const float* const from = products + k * cs + c;
-      float* const first = dweight + (k0 + k) * kTaps * tap + c0 + c;
+      W* const first = dweight + (k0 + k) * kTaps * tap + c0 + c;
       both_axes<filter_t, kSide, 3>([&](int p) { return load(from + p * kSumsPlane); },
                                     [&](int i, const Lanes& g) {
-                                      float* const to = first + i * tap;
+                                      W* const to = first + i * tap;
                                       store(to, add ? load(to) + scale * g : scale * g);
                                     });
     }
+}
+
+/// Of a multiple of sixteen numbers.
+template <class W>
+void round(const float* from, std::int64_t count, W* to) {
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < count; i += kLanes) store(to + i, load(from + i));
 }
 
 /// The gradient of the bias: sums over pixels.
@@ -201,11 +209,18 @@ void sum_pixels(const Conv2dGradWeight& op) {
   }
 }
 
-template <class T>
+template <class T, class W>
 void grad_weight(const Conv2dGradWeight& op, Context& context) {
   const ConvShape& s = op.shape;
   const Plan plan(s);
   const std::int64_t size = plan.at_a_time(kPoints * (s.c + s.k) / kPerWord<T>);
+  if (size < plan.tiles && sizeof(W) < sizeof(float)) {  // what several add to is f32
+    const Scratch sums(context, bytes(s.weights()));
+    Conv2dGradWeight first = op;
+    first.dweight = {sums.data(), DType::f32};
+    grad_weight<T, float>(first, context);
+    return context.is_dry() ? void() : round(sums.as<float>(), s.weights(), op.dweight.as<W>());
+  }
   const auto words = [](std::int64_t tiles) { return (tiles + kPerWord<T> - 1) / kPerWord<T>; };
   constexpr std::int64_t kShare = kPoints * kSumsPlane;
   const Scratch x_memory(context, bytes(Panels::size(words(size), s.c)));
@@ -235,7 +250,7 @@ void grad_weight(const Conv2dGradWeight& op, Context& context) {
                          kFixedPoint<T> ? dy.units_at(p, k * kColumns + row) : nullptr,
                          kFixedPoint<T> ? x.units_at(p, c * kColumns) : nullptr, rows, x.rows, cs});
           scatter_filters(s, sums, k * kColumns + row, rows, c * kColumns, cs, scale, first > 0,
-                          op.dweight.as<float>());
+                          op.dweight.as<W>());
         }
       }
   }
@@ -271,7 +286,8 @@ void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
 }
 
 void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
-  op.x.dtype == DType::bf16 ? grad_weight<bfloat16>(op, context) : grad_weight<float>(op, context);
+  op.x.dtype == DType::bf16 ? grad_weight<bfloat16, bfloat16>(op, context)
+                            : grad_weight<float, float>(op, context);
 }
 
 }  // namespace sgm::winograd
