@@ -157,6 +157,20 @@ TEST(Recomputation, HalvesTheActivationsOfThePapersNetwork) {
   }
 }
 
+TEST(MemoryPlan, HoldsLittleMoreThanIsInUse) {
+  Config config = load_config(SGM_SOURCE_DIR "/configs/ve_cifar10_ncsnpp_continuous.toml");
+  config.training.batch_size = 4;
+  const auto images = random_dataset(config.data.image_size, config.data.num_channels);
+  for (const char* precision : {"f32", "bf16"})
+    for (const bool recompute : {false, true}) {
+      if (precision[0] == 'b' && !has_fast_bf16()) continue;
+      config.training.precision = precision;
+      config.training.recompute = recompute;
+      const MemoryPlan plan = plan_memory(config, "cpu", kThreads, score_training(*images));
+      EXPECT_LE(100 * plan.held, 103 * plan.peak) << precision << (recompute ? ", recomputed" : "");
+    }
+}
+
 TEST(MicroBatches, ChangeOnlyRoundings) {
   for (Config config : trainings()) {
     SCOPED_TRACE(name_of(config));

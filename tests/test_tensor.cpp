@@ -6,11 +6,9 @@
 
 #include <cmath>
 #include <limits>
-#include <map>
 #include <set>
 #include <vector>
 
-#include "backend/caching_allocator.h"
 #include "expect_error.h"
 
 namespace sgm {
@@ -204,95 +202,6 @@ TEST_F(TensorTest, IsAlignedToCacheLines) {
 TEST(CreateContext, NamesADeviceThatThisBuildLacks) {
   expect_error({"'tpu'"}, [] { create_context("tpu"); });
   EXPECT_NE(create_context("cpu", 1)->describe().find("1 thread"), std::string::npos);
-}
-
-/// A pretended device with room for so many bytes.
-struct Device {
-  explicit Device(std::size_t bytes) : room(bytes) {}
-
-  CachingAllocator allocator() {
-    return CachingAllocator(
-        [this](std::size_t bytes) -> void* {
-          ++calls;
-          if (taken + bytes > room) return nullptr;
-          taken += bytes;
-          auto block = std::make_unique<char[]>(bytes);
-          void* const data = block.get();
-          blocks[data] = std::move(block);
-          return data;
-        },
-        [this](void* data, std::size_t bytes) {
-          taken -= bytes;
-          EXPECT_EQ(blocks.erase(data), 1u) << "a block was given back that was never taken";
-        });
-  }
-
-  std::size_t room, taken = 0, calls = 0;
-  std::map<void*, std::unique_ptr<char[]>> blocks;
-};
-
-TEST(CachingAllocator, HandsFreedBlocksOutAgain) {
-  Device device(1 << 20);
-  CachingAllocator allocator = device.allocator();
-  void* const first = allocator.allocate(1000);
-  allocator.release(first, 1000);
-  EXPECT_EQ(allocator.allocate(1000), first);
-  EXPECT_EQ(device.calls, 1u);
-  void* const second = allocator.allocate(1000);
-  EXPECT_NE(second, first) << "a block in use was handed out";
-  allocator.release(first, 1000);
-  allocator.release(second, 1000);
-}
-
-TEST(CachingAllocator, WastesAtMostAnEighthOfLargeBlocks) {
-  Device device(std::size_t{1} << 40);
-  for (const std::size_t bytes : {std::size_t{4097}, std::size_t{100'000}, (std::size_t{1} << 22) + 1}) {
-    CachingAllocator allocator = device.allocator();
-    void* const data = allocator.allocate(bytes);
-    EXPECT_GE(allocator.stats().in_use, bytes);
-    EXPECT_LE(static_cast<double>(allocator.stats().in_use), 1.125 * static_cast<double>(bytes) + 64);
-    allocator.release(data, bytes);
-  }
-}
-
-TEST(CachingAllocator, CountsWhatIsInUseAndTheMost) {
-  Device device(1 << 20);
-  CachingAllocator allocator = device.allocator();
-  void* const a = allocator.allocate(1024);
-  void* const b = allocator.allocate(2048);
-  allocator.release(a, 1024);
-  EXPECT_EQ(allocator.stats().in_use, 2048u);
-  EXPECT_EQ(allocator.stats().peak, 3072u);
-  allocator.reset_peak();
-  EXPECT_EQ(allocator.stats().peak, 2048u);
-  EXPECT_EQ(allocator.stats().reserved, 3072u);
-  allocator.release(b, 2048);
-  EXPECT_EQ(allocator.stats().in_use, 0u);
-}
-
-TEST(CachingAllocator, GivesTheCacheBackBeforeItGivesUp) {
-  Device device(1 << 16);
-  CachingAllocator allocator = device.allocator();
-  void* const small = allocator.allocate(1 << 15);
-  allocator.release(small, 1 << 15);
-  void* const large = allocator.allocate(1 << 16);  // fits only without what the cache keeps
-  EXPECT_EQ(device.taken, std::size_t{1} << 16);
-  expect_error({"out of memory", "batch"}, [&] { allocator.allocate(64); });
-  EXPECT_EQ(allocator.stats().in_use, std::size_t{1} << 16);
-  allocator.release(large, 1 << 16);
-  EXPECT_EQ(allocator.allocate(1 << 16), large) << "usable after a refusal";
-  allocator.release(large, 1 << 16);
-}
-
-TEST(CachingAllocator, ReturnsEverythingInTheEnd) {
-  Device device(1 << 20);
-  {
-    CachingAllocator allocator = device.allocator();
-    for (const std::size_t bytes : {100, 1000, 10'000}) allocator.release(allocator.allocate(bytes), bytes);
-    EXPECT_GT(device.taken, 0u);
-  }
-  EXPECT_EQ(device.taken, 0u);
-  EXPECT_TRUE(device.blocks.empty());
 }
 
 }  // namespace

@@ -1,58 +1,84 @@
 #include "backend/caching_allocator.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstdint>
+#include <utility>
 
 #include "sgm/core/error.h"
+
+// Of AddressSanitizer, where the program has it: maybe only for kernels that an emulator runs.
+extern "C" {
+[[gnu::weak]] void __asan_poison_memory_region(const volatile void* data, std::size_t bytes);
+[[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* data, std::size_t bytes);
+}
 
 namespace sgm {
 namespace {
 
-// Small requests round up to a power of two, large ones to an eighth of their leading power of two: at most
-// 12.5 % is wasted and nearly equal sizes share a list.
+constexpr std::size_t kAlignment = 256;
+
 std::size_t rounded(std::size_t bytes) {
-  bytes = std::max<std::size_t>(bytes, 64);
-  const std::size_t power = std::bit_ceil(bytes);
-  if (power <= 4096) return power;
-  const std::size_t grain = power / 16;
-  return (bytes + grain - 1) / grain * grain;
+  return std::max<std::size_t>(1, (bytes + kAlignment - 1) / kAlignment) * kAlignment;
 }
+
+/// With AddressSanitizer no tensor's memory touches that of another: between them is what nobody may read.
+std::size_t with_gap(std::size_t size) { return __asan_poison_memory_region ? size + kAlignment : size; }
 
 }  // namespace
 
-CachingAllocator::CachingAllocator(std::function<void*(std::size_t)> acquire,
-                                   std::function<void(void*, std::size_t)> dispose, std::string remedy)
-    : acquire_(std::move(acquire)), dispose_(std::move(dispose)), remedy_(std::move(remedy)) {}
+CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, std::string remedy)
+    : source_(std::move(source)), remedy_(std::move(remedy)) {}
 
-CachingAllocator::~CachingAllocator() { dispose_free(); }
+CachingAllocator::~CachingAllocator() {
+  dispose_free();
+  for (const Region& part_of_page : pool_.remove_free(1)) permit(part_of_page);
+}
 
 void* CachingAllocator::allocate(std::size_t bytes) {
   const std::size_t size = rounded(bytes);
   const std::scoped_lock lock(mutex_);
-  void* data = nullptr;
-  if (const auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
-    data = found->second.back();
-    found->second.pop_back();
-  } else {
-    data = acquire_(size);
-    if (!data) {
-      dispose_free();
-      data = acquire_(size);
-    }
-    check(data != nullptr, "out of memory: ", size, " bytes wanted, ", stats_.in_use, " in use; ", remedy_);
-    stats_.reserved += size;
+  char* data = take(with_gap(size));
+  if (!data) {
+    dispose_free();
+    data = take(with_gap(size));
   }
+  check(data != nullptr, "out of memory: ", size, " bytes wanted, ", stats_.in_use, " in use; ", remedy_);
+  permit({data, bytes});
   stats_.in_use += size;
   stats_.peak = std::max(stats_.peak, stats_.in_use);
   return data;
 }
 
+char* CachingAllocator::take(std::size_t bytes) {
+  char* data = pool_.take(bytes);
+  while (!data && grow(bytes)) data = pool_.take(bytes);
+  return data;
+}
+
+bool CachingAllocator::grow(std::size_t bytes) {
+  const char* const next = source_->next();
+  const Region region = source_->acquire(bytes - (next ? pool_.free_before(next) : 0));
+  if (!region.data) return false;
+  forbid(region);
+  pool_.add(region, region.data == next);
+  stats_.reserved += region.bytes;
+  return true;
+}
+
 void CachingAllocator::release(void* data, std::size_t bytes) noexcept {
-  const std::size_t size = rounded(bytes);
   const std::scoped_lock lock(mutex_);
-  stats_.in_use -= size;
-  free_[size].push_back(data);
+  forbid({static_cast<char*>(data), bytes});
+  stats_.in_use -= rounded(bytes);
+  pool_.give(static_cast<char*>(data));
+}
+
+void CachingAllocator::forbid(const Region& region) const {
+  if (__asan_poison_memory_region && source_->is_real())
+    __asan_poison_memory_region(region.data, region.bytes);
+}
+
+void CachingAllocator::permit(const Region& region) const {
+  if (__asan_unpoison_memory_region && source_->is_real())
+    __asan_unpoison_memory_region(region.data, region.bytes);
 }
 
 void CachingAllocator::trim() {
@@ -61,11 +87,11 @@ void CachingAllocator::trim() {
 }
 
 void CachingAllocator::dispose_free() {
-  for (auto& [size, blocks] : free_) {
-    for (void* block : blocks) dispose_(block, size);
-    stats_.reserved -= size * blocks.size();
+  for (const Region& region : pool_.remove_free(source_->page())) {
+    permit(region);
+    source_->dispose(region);
+    stats_.reserved -= region.bytes;
   }
-  free_.clear();
 }
 
 MemoryStats CachingAllocator::stats() const {
@@ -76,17 +102,6 @@ MemoryStats CachingAllocator::stats() const {
 void CachingAllocator::reset_peak() {
   const std::scoped_lock lock(mutex_);
   stats_.peak = stats_.in_use;
-}
-
-std::unique_ptr<CachingAllocator> create_dry_allocator() {
-  auto next = std::make_shared<std::uintptr_t>(std::uintptr_t{1} << 40);
-  return std::make_unique<CachingAllocator>(
-      [next](std::size_t bytes) {
-        const std::uintptr_t address = *next;
-        *next += (bytes + 255) / 256 * 256;
-        return reinterpret_cast<void*>(address);
-      },
-      [](void*, std::size_t) {});
 }
 
 }  // namespace sgm

@@ -72,7 +72,7 @@ Config with_plan(const Config& config, const TrainOptions& options) {
   const auto make = [&](const Config& candidate, Context& context) {
     return std::make_unique<Trainer>(candidate, *images, context);
   };
-  // A snapshot's network evaluation, which leaves packed weights behind.
+  // A snapshot's network evaluation, which packs weights.
   const auto between = [](Trainee& trainee) {
     auto& trainer = static_cast<Trainer&>(trainee);
     const Config& c = trainer.config();

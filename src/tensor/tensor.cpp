@@ -165,7 +165,10 @@ void Tensor::mark_modified(bool low_too) {
 Tensor Tensor::low(double factor) const {
   check(dtype_ == DType::f32, "low: a bf16 copy of ", dtype_, " values");
   Storage& storage = *storage_;
-  if (!storage.low.defined()) storage.low = empty(context(), shape_, DType::bf16);
+  if (!storage.low.defined()) {
+    const LastingMemory lasting(context());
+    storage.low = empty(context(), shape_, DType::bf16);
+  }
   if (storage.low_version != storage.version || storage.low_factor != factor) {
     run(Cast{buffer(), storage.low.buffer(), numel(), factor}, context());
     storage.low_version = storage.version;

@@ -7,7 +7,8 @@
 namespace sgm {
 namespace {
 
-// The first step makes what later ones keep; a run draws samples between steps that follow.
+// The first step makes what later ones keep; on a GPU a graph is captured after the second. A run draws
+// samples between steps that follow.
 constexpr int kStepsBefore = 2;
 
 int configured_micro_batch(const Config& config) {
@@ -39,23 +40,24 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
                        const BetweenSteps& between) {
   const auto context = create_context(device + "-dry", threads);
   const auto trainee = make(config, *context);
-  for (int i = 0; i < kStepsBefore; ++i) trainee->launch();
-  std::size_t beside = 0;
+  std::size_t held = 0;
+  const auto launch = [&](int steps) {
+    for (int i = 0; i < steps; ++i) trainee->launch();
+    held = std::max(held, context->memory().reserved);
+  };
+  launch(kStepsBefore);
+  const std::size_t state = context->memory().in_use;
+  if (!context->is_cpu()) launch(1);  // captured, in memory of the graph
   if (between) {
-    const MemoryStats before = context->memory();
-    context->reset_peak();
     between(*trainee);
-    // On a GPU the graph of the step keeps its memory meanwhile.
-    if (!context->is_cpu()) beside = context->memory().peak - before.in_use;
-    trainee->launch();
+    launch(1);
   }
-  const MemoryStats stats = context->memory();
   return {.micro_batch = configured_micro_batch(config),
           .recompute = config.training.recompute,
-          .state = stats.in_use,
+          .state = state,
           .activations = trainee->activation_bytes(),
-          .peak = stats.peak,
-          .held = stats.reserved + beside};
+          .peak = context->memory().peak,
+          .held = held};
 }
 
 MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory& plan) {

@@ -59,6 +59,7 @@ void Trainee::launch() {
   const auto step = static_cast<std::uint32_t>(position());
   prepare(batch, step);
   context_.copy_from_host(step_number_.data<double>(), &step, sizeof step);
+  context_.drop_packed_weights();  // of samples drawn since the last step: their weights are about to change
   optimizer_.begin_step();
   captured_.run([this] { work(); });
   optimizer_.end_step();

@@ -107,10 +107,12 @@ class Context {
 
   /// Uninitialised memory, 64-byte aligned. Throws Error when the device has no more.
   virtual void* allocate(std::size_t bytes) = 0;
-  /// Gives back what allocate(bytes) returned; the memory is kept for the next request of that size.
+  /// Gives back what allocate(bytes) returned; the memory is kept for later requests.
   virtual void release(void* data, std::size_t bytes) noexcept = 0;
   virtual MemoryStats memory() const = 0;
   virtual void reset_peak() = 0;
+  /// Frees the copies of weights, in layouts of libraries, that evaluations have left for later ones.
+  virtual void drop_packed_weights() {}
 
   virtual void copy_from_host(void* device, const void* host, std::size_t bytes) = 0;
   /// Waits for the device.
@@ -164,13 +166,18 @@ class Context {
 
  protected:
   explicit Context(bool is_dry = false) : is_dry_(is_dry) {}
+  /// Whether what is allocated now is going to stay: see LastingMemory.
+  bool allocates_lasting() const { return lasting_ > 0; }
   /// Shows named ranges to profilers outside of the program.
   virtual void push_range(const char* /*name*/) {}
   virtual void pop_range() {}
 
  private:
+  friend class LastingMemory;
+
   const bool is_dry_;
   bool recomputes_ = false;
+  int lasting_ = 0;  // scopes of LastingMemory
   std::atomic<std::uint64_t> stamp_ = 0;
   std::unordered_map<const char*, LaunchCount> counts_;
   Recorder* recorder_ = nullptr;
@@ -186,6 +193,19 @@ class Range {
   ~Range() { context_.leave(); }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
+
+ private:
+  Context& context_;
+};
+
+/// What is allocated in its scope stays for long: devices may place it apart from what a step takes and gives
+/// back, which then leaves no holes between.
+class LastingMemory {
+ public:
+  explicit LastingMemory(Context& context) : context_(context) { ++context_.lasting_; }
+  ~LastingMemory() { --context_.lasting_; }
+  LastingMemory(const LastingMemory&) = delete;
+  LastingMemory& operator=(const LastingMemory&) = delete;
 
  private:
   Context& context_;

@@ -1,52 +1,30 @@
 #include "backend/cpu/cpu_context.h"
 
 #include <omp.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <sstream>
 
+#include "backend/cpu/host_memory.h"
 #include "backend/cpu/onednn.h"
 #include "sgm/core/error.h"
 
 namespace sgm {
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-void* acquire(std::size_t bytes) {
-  const bool large = bytes >= kHugePage;
-  const std::size_t alignment = large ? kHugePage : 64;
-  void* data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (data && large) madvise(data, bytes, MADV_HUGEPAGE);  // a hint: its failure costs only speed
-  return data;
-}
-
-/// Up to `limit` bytes; 0: all there are.
-std::unique_ptr<CachingAllocator> create_allocator(std::size_t limit) {
-  const auto held = std::make_shared<std::size_t>(0);
-  const auto take = [held, limit](std::size_t bytes) -> void* {
-    if (limit != 0 && *held + bytes > limit) return nullptr;
-    void* data = acquire(bytes);
-    if (data) *held += bytes;
-    return data;
-  };
-  const auto dispose = [held](void* data, std::size_t bytes) {
-    std::free(data);
-    *held -= bytes;
-  };
+std::unique_ptr<CachingAllocator> create_allocator(const CpuContext::Options& options) {
   return std::make_unique<CachingAllocator>(
-      take, dispose,
-      limit ? "raise --max-memory, or use a smaller batch or model" : "use a smaller batch or model");
+      options.dry ? create_dry_memory() : create_host_memory(options.max_memory),
+      options.max_memory ? "raise --max-memory, or use a smaller batch or model"
+                         : "use a smaller batch or model");
 }
 
 }  // namespace
 
 CpuContext::CpuContext(const Options& options)
     : Context(options.dry),
-      allocator_(options.dry ? create_dry_allocator() : create_allocator(options.max_memory)),
+      allocator_(create_allocator(options)),
       onednn_(std::make_unique<OneDnn>(options.dry)) {
   // oneDNN waits for as many threads as it was promised: never promise more than a team will get.
   omp_set_dynamic(0);
@@ -62,6 +40,8 @@ std::string CpuContext::describe() const {
        << ')';
   return text.str();
 }
+
+void CpuContext::drop_packed_weights() { onednn_->drop_packed(); }
 
 void CpuContext::copy_from_host(void* device, const void* host, std::size_t bytes) {
   if (bytes && !is_dry()) std::memcpy(device, host, bytes);

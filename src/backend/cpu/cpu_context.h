@@ -26,6 +26,7 @@ class CpuContext final : public Context {
   void release(void* data, std::size_t bytes) noexcept override { allocator_->release(data, bytes); }
   MemoryStats memory() const override { return allocator_->stats(); }
   void reset_peak() override { allocator_->reset_peak(); }
+  void drop_packed_weights() override;
   void copy_from_host(void* device, const void* host, std::size_t bytes) override;
   void copy_to_host(void* host, const void* device, std::size_t bytes) override;
 

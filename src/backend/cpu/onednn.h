@@ -65,6 +65,7 @@ class OneDnn {
     return found;
   }
   std::size_t packed_count() const { return packed_.size(); }
+  void drop_packed() { packed_.clear(); }
 
  private:
   dnnl::engine engine_;

@@ -1,7 +1,9 @@
 target_sources(
   sgm
-  PRIVATE backend/caching_allocator.cpp
+  PRIVATE backend/block_pool.cpp
+          backend/caching_allocator.cpp
           backend/create_context.cpp
+          backend/memory_source.cpp
           backend/cpu/classifier.cpp
           backend/cpu/conv.cpp
           backend/cpu/cpu_context.cpp
@@ -10,6 +12,7 @@ target_sources(
           backend/cpu/fill.cpp
           backend/cpu/group_norm.cpp
           backend/cpu/group_norm_grad.cpp
+          backend/cpu/host_memory.cpp
           backend/cpu/instance_norm.cpp
           backend/cpu/onednn.cpp
           backend/cpu/pooling.cpp

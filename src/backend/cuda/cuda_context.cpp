@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "backend/cuda/create.h"
+#include "backend/cuda/device_memory.h"
 #include "sgm/core/bytes.h"
 
 namespace sgm {
@@ -19,27 +20,6 @@ constexpr int kOldestMajor = 8;  // compute capability: bf16 arithmetic
 
 std::string version_text(int version) {
   return std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
-}
-
-/// Device memory up to a limit; counts what is held, over all allocators of a context.
-std::unique_ptr<CachingAllocator> create_allocator(std::shared_ptr<std::size_t> held, std::size_t limit) {
-  const auto acquire = [held, limit](std::size_t bytes) -> void* {
-    if (limit != 0 && *held + bytes > limit) return nullptr;
-    void* data = nullptr;
-    if (cudaMalloc(&data, bytes) != cudaSuccess) {
-      cudaGetLastError();  // out of memory is told by the null pointer
-      return nullptr;
-    }
-    *held += bytes;
-    return data;
-  };
-  const auto dispose = [held](void* data, std::size_t bytes) {
-    cudaFree(data);
-    *held -= bytes;
-  };
-  return std::make_unique<CachingAllocator>(
-      acquire, dispose,
-      limit ? "raise --max-memory, or use a smaller batch or model" : "use a smaller batch or model");
 }
 
 }  // namespace
@@ -91,21 +71,26 @@ std::unique_ptr<Context> create_dry_cuda_context() {
 
 CudaContext::CudaContext(const Options& options)
     : Context(options.dry), options_(options), held_(std::make_shared<std::size_t>(0)) {
-  if (is_dry()) {
-    allocator_ = create_dry_allocator();
-    return;
-  }
+  allocator_ = create_allocator();
+  lasting_ = create_allocator();
+  if (is_dry()) return;
   cuda_check(cudaSetDevice(options_.ordinal), "cudaSetDevice", std::to_string(options_.ordinal));
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-  allocator_ = create_allocator(held_, options_.max_memory);
   staging_ = std::make_unique<StagingRing>();
+}
+
+std::unique_ptr<CachingAllocator> CudaContext::create_allocator() const {
+  return std::make_unique<CachingAllocator>(
+      is_dry() ? create_dry_regions(held_) : create_device_memory(held_, options_.max_memory),
+      options_.max_memory ? "raise --max-memory, or use a smaller batch or model"
+                          : "use a smaller batch or model");
 }
 
 CudaContext::~CudaContext() {
   if (stream_) cudaStreamSynchronize(stream_);
   parts_.clear();
   staging_.reset();
-  allocator_.reset();
+  allocator_.reset(), lasting_.reset();
   if (stream_) cudaStreamDestroy(stream_);
 }
 
@@ -125,9 +110,10 @@ std::string CudaContext::describe() const {
 }
 
 void* CudaContext::allocate(std::size_t bytes) {
-  if (!capturing_) return allocator_->allocate(bytes);
-  void* data = capturing_->allocate(bytes);
-  owner_[data] = capturing_;
+  if (!capturing_ && !allocates_lasting()) return allocator_->allocate(bytes);
+  const std::shared_ptr<CachingAllocator>& owner = capturing_ ? capturing_ : lasting_;
+  void* data = owner->allocate(bytes);
+  owner_[data] = owner;
   return data;
 }
 
@@ -140,12 +126,17 @@ void CudaContext::release(void* data, std::size_t bytes) noexcept {
 
 MemoryStats CudaContext::memory() const {
   MemoryStats stats = allocator_->stats();
-  stats.in_use += captured_bytes_;
-  stats.peak += captured_bytes_;
-  stats.reserved += captured_bytes_;
+  const MemoryStats lasting = lasting_->stats();
+  stats.in_use += lasting.in_use + captured_bytes_;
+  stats.peak = std::max(stats.peak + lasting.in_use + captured_bytes_, peak_before_capture_);
+  stats.reserved += lasting.reserved + captured_bytes_;
   return stats;
 }
-void CudaContext::reset_peak() { allocator_->reset_peak(); }
+
+void CudaContext::reset_peak() {
+  allocator_->reset_peak();
+  peak_before_capture_ = 0;
+}
 
 void CudaContext::copy_from_host(void* device, const void* host, std::size_t bytes) {
   if (!bytes || is_dry()) return;
@@ -194,27 +185,43 @@ struct CudaContext::CapturedGraph final : Replay {
 
   CapturedGraph(CudaContext& c, std::shared_ptr<CachingAllocator> m) : context(c), memory(std::move(m)) {}
   ~CapturedGraph() override {
-    cudaStreamSynchronize(context.stream_);
     context.captured_bytes_ -= bytes;
+    if (context.is_dry()) return;
+    cudaStreamSynchronize(context.stream_);
     if (exec) cudaGraphExecDestroy(exec);
     for (void* pinned : constants) cudaFreeHost(pinned);
   }
   void launch() override {
+    if (context.is_dry()) return;
     cuda_check(cudaGraphLaunch(exec, context.stream_), "cudaGraphLaunch", "captured step");
   }
 };
 
+/// The graph that was captured; null where *problem says why there is none.
+cudaGraphExec_t CudaContext::end_capture(std::string* problem) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  cudaError_t status = cudaStreamEndCapture(stream_, &graph);
+  if (problem->empty() && status == cudaSuccess) status = cudaGraphInstantiate(&exec, graph, 0);
+  if (problem->empty() && status != cudaSuccess) *problem = cudaGetErrorString(status);
+  if (graph) cudaGraphDestroy(graph);
+  return exec;
+}
+
+/// A dry run counts the work once, and the memory that the graph would hold.
 std::unique_ptr<Replay> CudaContext::capture(const std::function<void()>& work, std::string* why_not) {
   const auto give_up = [&](const std::string& reason) {
     cudaGetLastError();
     if (why_not) *why_not = reason;
     return nullptr;
   };
-  if (is_dry()) return give_up("a dry run executes nothing");
-  synchronize();
+  if (!is_dry()) synchronize();
   allocator_->trim();  // the graph gets memory of its own
-  cuda_check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-  capturing_ = create_allocator(held_, options_.max_memory);
+  peak_before_capture_ = memory().peak;
+  allocator_->reset_peak();
+  if (!is_dry())
+    cuda_check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+  capturing_ = create_allocator();
   auto captured = std::make_unique<CapturedGraph>(*this, capturing_);
   std::string problem;
   try {
@@ -224,14 +231,7 @@ std::unique_ptr<Replay> CudaContext::capture(const std::function<void()>& work, 
   }
   capturing_.reset();
   captured->constants = std::exchange(captured_constants_, {});
-  cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
-  if (problem.empty() && ended != cudaSuccess) problem = cudaGetErrorString(ended);
-  if (problem.empty()) {
-    const cudaError_t made = cudaGraphInstantiate(&captured->exec, graph, 0);
-    if (made != cudaSuccess) problem = cudaGetErrorString(made);
-  }
-  if (graph) cudaGraphDestroy(graph);
+  if (!is_dry()) captured->exec = end_capture(&problem);
   if (!problem.empty()) return give_up(problem);
   captured->bytes = captured->memory->stats().reserved;
   captured_bytes_ += captured->bytes;

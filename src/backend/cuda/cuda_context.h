@@ -70,14 +70,19 @@ class CudaContext final : public Context {
  private:
   struct CapturedGraph;
 
+  std::unique_ptr<CachingAllocator> create_allocator() const;
+  cudaGraphExec_t end_capture(std::string* problem);
+
   Options options_;
-  std::shared_ptr<std::size_t> held_;  // bytes of device memory, over all allocators
+  std::shared_ptr<std::size_t> held_;  // bytes of device memory or, of a dry run, of addresses
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CachingAllocator> allocator_;
+  std::shared_ptr<CachingAllocator> lasting_;    // of what stays
   std::shared_ptr<CachingAllocator> capturing_;  // while a graph is captured: of the memory it will own
   std::vector<void*> captured_constants_;
   std::size_t captured_bytes_ = 0;                                      // of device memory that graphs own
-  std::unordered_map<void*, std::shared_ptr<CachingAllocator>> owner_;  // of blocks that belong to graphs
+  std::size_t peak_before_capture_ = 0;                                 // of the last one, since reset_peak()
+  std::unordered_map<void*, std::shared_ptr<CachingAllocator>> owner_;  // of blocks not of allocator_
   std::unique_ptr<StagingRing> staging_;
   std::map<std::type_index, std::shared_ptr<void>> parts_;
 };

@@ -14,6 +14,7 @@ target_sources(
           backend/cuda/convolution.cpp
           backend/cuda/cuda_context.cpp
           backend/cuda/cudnn_graph.cpp
+          backend/cuda/device_memory.cpp
           backend/cuda/library_versions.cpp
           backend/cuda/plan_cache.cpp
           backend/cuda/product.cpp
