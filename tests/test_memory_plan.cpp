@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "expect_error.h"
+#include "sgm/score/score_model.h"
 #include "sgm/train/classifier_trainer.h"
 #include "sgm/train/memory_plan.h"
 #include "sgm/train/trainer.h"
@@ -169,6 +170,23 @@ TEST(MemoryPlan, HoldsLittleMoreThanIsInUse) {
       const MemoryPlan plan = plan_memory(config, "cpu", kThreads, score_training(*images));
       EXPECT_LE(100 * plan.held, 103 * plan.peak) << precision << (recompute ? ", recomputed" : "");
     }
+}
+
+TEST(MemoryPlan, PackedWeightsOfSamplesGoWithTheNextStep) {
+  const Config config = trainings().front();
+  const BarImages images(7);
+  const auto context = create_context("cpu", kThreads);
+  Trainer trainer(config, images, *context);
+  trainer.launch(), trainer.launch();
+  const MemoryStats before = context->memory();
+  {
+    const ScoreFn score = score_function(trainer.network(), trainer.sde(), config.training.continuous);
+    score_at(score, Tensor::zeros(*context, {4, 8, 8, 1}), {.t = 0.5, .k = 1, .num_scales = 1000});
+    trainer.network().set_requires_grad(true);
+  }
+  EXPECT_GT(context->memory().in_use, before.in_use) << "no weights were packed";
+  trainer.launch();
+  EXPECT_EQ(context->memory().in_use, before.in_use);
 }
 
 TEST(MicroBatches, ChangeOnlyRoundings) {

@@ -225,6 +225,25 @@ TEST_P(CudaBackend, CapturedWorkRepeatsWithItsConstants) {
   EXPECT_EQ(context_->memory().in_use, before);
 }
 
+TEST_P(CudaBackend, WhatStaysLeavesNoHolesInWhatACaptureGivesBack) {
+  constexpr std::int64_t kMany = 1 << 20;
+  Tensor kept;
+  {
+    const Tensor passing = Tensor::zeros(*context_, {kMany});
+    const LastingMemory lasting(*context_);
+    kept = Tensor::full(*context_, {5}, 3.0);
+  }
+  const MemoryStats before = context_->memory();
+  EXPECT_GE(before.peak, 4u * kMany);
+  std::string why;
+  const auto replay = context_->capture([&] { Tensor::full(*context_, {kMany}, 2.0); }, &why);
+  ASSERT_TRUE(replay) << why;
+  const MemoryStats after = context_->memory();
+  EXPECT_EQ(after.reserved, before.reserved) << "the graph took as much as was given back";
+  EXPECT_GE(after.in_use, before.in_use + 4u * kMany) << "a graph keeps its memory";
+  EXPECT_EQ(kept.to_host(), std::vector<float>(5, 3.0f));
+}
+
 TEST_P(CudaBackend, ResultsReadInACaptureAreRefused) {
   const Tensor x = Tensor::full(*context_, {1}, 3.0);
   std::string why;

@@ -12,6 +12,7 @@ target_sources(
   PRIVATE backend/cuda/conv_graph.cpp
           backend/cuda/conv_plans.cpp
           backend/cuda/convolution.cpp
+          backend/cuda/cublaslt_at_first_use.cpp
           backend/cuda/cuda_context.cpp
           backend/cuda/cudnn_graph.cpp
           backend/cuda/device_memory.cpp
@@ -23,5 +24,9 @@ target_sources(
           ${SGM_ACTIVITY_LOG}
           ${SGM_CUDA_KERNELS})
 target_compile_definitions(sgm PUBLIC SGM_WITH_CUDA)
-target_link_libraries(sgm PRIVATE CUDA::cudart CUDA::cublasLt ${SGM_CUDNN_LIBRARY} ${CMAKE_DL_LIBS})
+target_link_libraries(sgm PRIVATE CUDA::cudart ${SGM_CUDNN_LIBRARY} ${CMAKE_DL_LIBS})
+# Programs find it beside the CUDA runtime.
+set_source_files_properties(
+  backend/cuda/cublaslt_at_first_use.cpp
+  PROPERTIES COMPILE_DEFINITIONS "SGM_CUBLASLT_LIBRARY=\"libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}\"")
 sgm_cuda_options(sgm)
