@@ -301,7 +301,7 @@ TEST(CachingAllocator, ShowsTheSanitizerTheEndsOfBlocks) {
     auto* const other = static_cast<char*>(allocator.allocate(bytes));
     EXPECT_EQ(__asan_region_is_poisoned(data, bytes), nullptr);
     EXPECT_TRUE(__asan_address_is_poisoned(data + bytes)) << bytes;
-    EXPECT_TRUE(__asan_address_is_poisoned(std::min(data, other) - 1)) << bytes;
+    EXPECT_TRUE(__asan_address_is_poisoned(std::max(data, other) - 1)) << bytes;
     allocator.release(data, bytes);
     EXPECT_TRUE(__asan_address_is_poisoned(data)) << "given back";
     allocator.release(other, bytes);
