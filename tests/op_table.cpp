@@ -169,7 +169,9 @@ void add_products(std::vector<OpRow>& rows) {
                           },
                       .bf16 = false});
     }
-  for (const Shape& s : {Shape{1, 1, 1, 3}, {2, 3, 5, 21}, {1, 13, 1, 15}, {2, 16, 16, 96}})
+  // Channels as they come, and multiples of 16, which GPUs take in one pass in bf16; one tile and several.
+  for (const Shape& s :
+       {Shape{1, 1, 1, 3}, {2, 3, 5, 21}, {1, 13, 1, 15}, {2, 3, 5, 48}, {1, 9, 9, 144}, {2, 16, 16, 96}})
     rows.push_back({.name = text_of("attention ", s),
                     .op = "attention",
                     .inputs = {{s}},

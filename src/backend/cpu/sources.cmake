@@ -2,6 +2,7 @@ target_sources(
   sgm
   PRIVATE backend/caching_allocator.cpp
           backend/create_context.cpp
+          backend/cpu/attention.cpp
           backend/cpu/classifier.cpp
           backend/cpu/conv.cpp
           backend/cpu/cpu_context.cpp
