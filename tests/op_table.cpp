@@ -361,7 +361,9 @@ void add_resampled_norms(std::vector<OpRow>& rows) {
                                {.shape = {12}, .role = Role::parameter}},
                     .build =
                         [=](Vars v) {
-                          const ResampledNorm both = resampled_group_norm(v[0], v[1], v[2], norm, params);
+                          // Not of a leaf, where both ways back are one op.
+                          const Var x = reshape(v[0], v[0].shape());
+                          const ResampledNorm both = resampled_group_norm(x, v[1], v[2], norm, params);
                           return add(both.normalised, both.input, 1.0, 0.5);
                         },
                     .naive =
