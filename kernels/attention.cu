@@ -10,8 +10,6 @@
 namespace sgm {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
-
 /// The larger one; NaN gives way.
 __device__ inline float larger(float a, float b) { return a < b ? b : a; }
 
@@ -52,7 +50,7 @@ class RunningSoftmax {
 
   __device__ explicit RunningSoftmax(const Part<kTile>& part) : part_(part) {}
 
-  /// Scores of `count` keys become powers of two of themselves times `scale`; tells the other warp.
+  /// Scales the scores, takes those of keys from the count-th on away, and tells the other warp the largest.
   __device__ void begin(Scored& scores, int count, float scale, const RowNumbers<kTile>& numbers) {
     float largest[2] = {-INFINITY, -INFINITY};
     scores.apply([&](float value, int, int col) { return col < count ? value * scale : -INFINITY; });

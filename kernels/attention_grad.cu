@@ -15,8 +15,6 @@
 namespace sgm {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
-
 struct GradArgs {
   const bfloat16 *qkv, *y, *dy;
   const float* lse;

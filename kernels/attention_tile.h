@@ -17,6 +17,8 @@ constexpr int kAttentionChannels = 256;  // at the most
 constexpr int kChannelGroup = 16;        // channels that a warp takes at a time
 constexpr int kGroupsOfWarp = kAttentionChannels / (kAttentionWarps * kChannelGroup);
 
+constexpr float kLog2E = 1.4426950408889634f;
+
 __device__ inline int attention_warp() { return static_cast<int>(threadIdx.x) / kWarp; }
 __device__ inline int attention_lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
