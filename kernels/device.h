@@ -1,8 +1,9 @@
 #pragma once
 // The one header of kernel sources: launching, 16-byte accesses, conversions and reductions. Sources that
 // include it compile for GPUs with nvcc, and for the tests' emulator with any C++ compiler; hence the rules:
-// launch() instead of <<<>>>, dynamic_shared() instead of extern __shared__, no inline assembly, no
-// cooperative groups, every thread reaches every barrier, and blocks never wait for each other.
+// launch() instead of <<<>>>, dynamic_shared() instead of extern __shared__, no inline assembly but that of
+// tensor_core.h, no cooperative groups, every thread reaches every barrier, and blocks never wait for each
+// other.
 
 #ifdef SGM_EMULATE_CUDA
 #include "emulator/cuda_emulator.h"
@@ -39,7 +40,8 @@ struct LaunchSpec {
 template <class... Params, class... Args>
 void launch(CudaContext& device, const LaunchSpec& spec, void (*kernel)(Params...), const Args&... args) {
   static_assert(sizeof...(Params) == sizeof...(Args));
-  if (spec.blocks.x == 0 || !device.note({spec.name, Traffic::memory_bound, spec.bytes, spec.flop})) return;
+  const Traffic kind = spec.flop > 0 ? Traffic::product : Traffic::memory_bound;
+  if (spec.blocks.x == 0 || !device.note({spec.name, kind, spec.bytes, spec.flop})) return;
 #ifdef SGM_EMULATE_CUDA
   emulator::launch({spec.name, spec.blocks, spec.threads, spec.shared_bytes}, device.stream(), kernel,
                    static_cast<Params>(args)...);

@@ -147,56 +147,15 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads, 4)
   write_normalised<kSwish, 1>(a, t, at, scale, offset, [&](int row) { return held[at.slot(row)]; });
 }
 
-/// Resampling of images that blocks hold, as UpFirDn says.
-struct HeldResampling {
-  int h, w, oh, ow, up, down, pad0, num_taps;
-  float row_taps[UpFirDn::kMaxTaps], col_taps[UpFirDn::kMaxTaps];
-
-  explicit HeldResampling(const UpFirDn& op)
-      : h(static_cast<int>(op.h)),
-        w(static_cast<int>(op.w)),
-        oh(static_cast<int>(op.oh)),
-        ow(static_cast<int>(op.ow)),
-        up(op.up),
-        down(op.down),
-        pad0(op.pad0),
-        num_taps(op.num_taps) {
-    for (int j = 0; j < num_taps; ++j) {
-      row_taps[j] = static_cast<float>(op.scale * op.taps[j]);
-      col_taps[j] = static_cast<float>(op.taps[j]);
-    }
-  }
-  /// The first tap of a window from `position` of an axis with zeros inserted that reads a sample; each
-  /// up-th after it reads the next.
-  __device__ int first_tap(int position) const {
-    const int past = position % up;
-    return past > 0 ? up - past : -past;
-  }
-};
-
 /// Writes the thread's share of what becomes of `held`, which all threads read: y is that of the sample.
 template <int P, class T>
-__device__ inline void resample_held(const NormPlace<P>& at, const HeldResampling& r,
+__device__ inline void resample_held(const NormPlace<P>& at, const ImageResampling& r,
                                      const NormPack<T, P>* held, T* y, int ld) {
   const int line = static_cast<int>(threadIdx.x) / at.columns;
   if (line >= at.lines) return;
   for (int o = line; o < r.oh * r.ow; o += at.lines) {
-    const int top = o / r.ow * r.down - r.pad0, left = o % r.ow * r.down - r.pad0;
-    const int first_i = r.first_tap(top), first_j = r.first_tap(left);
-    int row = (top + first_i) / r.up;
-    float sum[P] = {};
-    for (int i = first_i; i < r.num_taps; i += r.up, ++row) {
-      if (row < 0 || row >= r.h || r.row_taps[i] == 0.0f) continue;
-      int col = (left + first_j) / r.up;
-      float row_sum[P] = {};
-      for (int j = first_j; j < r.num_taps; j += r.up, ++col) {
-        if (col < 0 || col >= r.w || r.col_taps[j] == 0.0f) continue;
-        float v[P];
-        unpack<P, T>(held[at.slot(row * r.w + col)], v);
-        for (int k = 0; k < P; ++k) row_sum[k] = fmaf(r.col_taps[j], v[k], row_sum[k]);
-      }
-      for (int k = 0; k < P; ++k) sum[k] = fmaf(r.row_taps[i], row_sum[k], sum[k]);
-    }
+    float sum[P];
+    r.resample<T>(o, sum, [&](int pixel) { return held[at.slot(pixel)]; });
     write_pack(y + std::int64_t{o} * ld, sum);
   }
 }
@@ -204,7 +163,7 @@ __device__ inline void resample_held(const NormPlace<P>& at, const HeldResamplin
 /// The same with resampling: first of x, then of what the norm makes of it in the same place.
 template <class T, int P, bool kSwish>
 __global__ void __launch_bounds__(NormTiling::kMaxThreads, 3)
-    group_norm_resample_kernel(ForwardArgs<T> a, T* input, const HeldResampling r, NormTiling t) {
+    group_norm_resample_kernel(ForwardArgs<T> a, T* input, const ImageResampling r, NormTiling t) {
   const NormPlace<P> at(t);
   NormPack<T, P>* const held = dynamic_shared<NormPack<T, P>>();
   float scale[P], offset[P];
@@ -379,7 +338,7 @@ bool resample_on_chip(Context& context, const GroupNormResample& op) {
   launch(device,
          {"group_norm_resample", t.blocks(), static_cast<unsigned>(t.threads), op.cost().bytes,
           t.shared_bytes(1, sizeof(T), Channels::kArrays, P)},
-         group_norm_resample_kernel<T, P, kSwish>, args, op.input.as<T>(), HeldResampling(op.resample), t);
+         group_norm_resample_kernel<T, P, kSwish>, args, op.input.as<T>(), ImageResampling(op.resample), t);
   return true;
 }
 

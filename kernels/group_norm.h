@@ -76,6 +76,15 @@ struct GroupNormGrad {
   double dy_scale;
   Activation activation;
   DropoutMask dropout;
+  /// The same with one addend to dx more.
+  GroupNormGrad with(const Addend& addend) const {
+    GroupNormGrad more = *this;
+    int count = 0;
+    while (count < kMaxAddends && addends[count].x) ++count;
+    check(count < kMaxAddends, "group_norm: more than ", kMaxAddends, " addends");
+    more.addends[count] = addend;
+    return more;
+  }
   OpCost cost() const {
     const std::int64_t first = n * hw * (c - c2), second = n * hw * c2;
     std::int64_t added = 0;
@@ -84,6 +93,22 @@ struct GroupNormGrad {
     return {bytes_of({x, dx}, first) + bytes_of({x2, dx2}, second) + bytes_of(dy, n * hw * c) + added +
             bytes_of(dx_sums, c - c2) + bytes_of(dx2_sums, c2) + bytes_of({shift, dshift}, n * c) +
             bytes_of({gamma, beta, dgamma, dbeta}, c) + bytes_of({mean, rstd}, n * groups)};
+  }
+  void cpu(Context& context) const;
+  void cuda(Context& context) const;
+};
+
+/// The gradients of GroupNormResample, in one pass where the norm's memory on chip holds an image's group.
+struct GroupNormResampleGrad {
+  static constexpr bool kTakesScratch = true;
+
+  GroupNormGrad norm;  // with one input, no dropout, and an addend fewer than there may be; its dy is absent
+  ConstBuffer dy;      // [n, h, w, c] of `back`: of the norm's resampled output
+  ConstBuffer dinput;  // the same, of its resampled input; times dinput_scale
+  double dinput_scale;
+  UpFirDn back;  // the adjoint of the resampling; x and y are absent
+  OpCost cost() const {
+    return {norm.cost().bytes + bytes_of({dy, dinput}, norm.n * back.h * back.w * norm.c)};
   }
   void cpu(Context& context) const;
   void cuda(Context& context) const;

@@ -1,5 +1,6 @@
 #include "kernels/group_norm_tile.h"
 
+#include "backend/group_norm_steps.h"
 #include "backend/scratch.h"
 #include "kernels/fill.h"
 
@@ -276,6 +277,26 @@ __device__ inline void write_totals(const GradArgs<T>& a, const NormTiling& t, i
   __syncthreads();
 }
 
+/// The gradient of a block's share of a sample, which it holds.
+template <bool kSwish, int P, class T>
+__device__ inline void gradient_on_chip(const GradArgs<T>& a, const NormTiling& t, const NormPlace<P>& at,
+                                        Channels& of, const Held<T, P>& held) {
+  sum_pixels<kSwish>(a, at, of, held);
+  each_channel(at.width, [&](int channel) { of.solve(a, t, at.sample, at.begin, channel); });
+  __syncthreads();
+  write_gradient<kSwish>(a, t, at, of, of.sum(0), held);
+  if (!a.wants_totals()) return;
+  if (a.first.count + a.second.count > 0) {
+    __syncthreads();
+    each_channel(at.width, [&](int channel) {
+      a.sample_sums[(2 * t.n + at.sample) * t.c + at.begin + channel] =
+          of.input()[channel] + of.sum(0)[channel];
+    });
+  }
+  finish_last(a.counters, t.slices, at.slice, static_cast<unsigned>(t.n),
+              [&](std::int64_t slice) { write_totals(a, t, static_cast<int>(slice), nullptr, of); });
+}
+
 /// A block holds its share of a sample's x and dy, so that they are read once.
 template <class T, int P, bool kSwish>
 __global__ void __launch_bounds__(NormTiling::kMaxThreads, kSwish ? 3 : 2)
@@ -296,22 +317,47 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads, kSwish ? 3 : 2)
     for (int row = at.line; row < at.rows; row += at.lines)
       held_dy[at.slot(row)] = dropped<P, T>(dropout, t, at, row, held_dy[at.slot(row)]);
   __syncthreads();
+  gradient_on_chip<kSwish>(a, t, at, of, Held<T, P>{at, held_x, held_dy});
+}
 
-  const Held<T, P> held{at, held_x, held_dy};
-  sum_pixels<kSwish>(a, at, of, held);
-  each_channel(at.width, [&](int channel) { of.solve(a, t, at.sample, at.begin, channel); });
-  __syncthreads();
-  write_gradient<kSwish>(a, t, at, of, of.sum(0), held);
-  if (!a.wants_totals()) return;
-  if (a.first.count + a.second.count > 0) {
-    __syncthreads();
-    each_channel(at.width, [&](int channel) {
-      a.sample_sums[(2 * t.n + at.sample) * t.c + at.begin + channel] =
-          of.input()[channel] + of.sum(0)[channel];
-    });
+/// The gradients of what a resampled norm makes and of what it passes on.
+template <class T>
+struct ResampledGrads {
+  const T *dy, *dinput;
+  float factor;  // of dinput
+  ImageResampling back;
+};
+
+/// The same for a resampled norm. What comes by way of its resampled input is in dx before the rest, which
+/// finds it there as an addend.
+template <class T, int P, bool kSwish>
+__global__ void __launch_bounds__(NormTiling::kMaxThreads, kSwish ? 3 : 2)
+    group_norm_resample_grad_kernel(GradArgs<T> a, const ResampledGrads<T> from, NormTiling t) {
+  using Packs = NormPack<T, P>;
+  const NormPlace<P> at(t);
+  Packs* const held_x = dynamic_shared<Packs>();
+  Packs* const held_dy = reinterpret_cast<Packs*>(dynamic_shared<char>() + t.held_bytes(sizeof(T)));
+  Channels of(t, 2 * t.held_bytes(sizeof(T)));
+  of.load(a, t, at.sample, at.begin, at.width);
+  hold(at, at.in(t, a.x), t.c, held_x);
+  const std::int64_t begin = at.sample * from.back.h * from.back.w * t.c + at.begin + at.channel;
+  const auto pixel_of = [&](const T* grads) {
+    return [first = grads + begin, ld = t.c](int pixel) {
+      return read_pack<P>(first + std::int64_t{pixel} * ld);
+    };
+  };
+  T* const dx = at.in(t, a.first.dx);
+#pragma unroll 1
+  for (int row = at.line; row < at.rows; row += at.lines) {
+    float v[P];
+    from.back.template resample<T>(row, v, pixel_of(from.dy));
+    held_dy[at.slot(row)] = pack_of<T>(v);
+    from.back.template resample<T>(row, v, pixel_of(from.dinput));
+    for (int j = 0; j < P; ++j) v[j] *= from.factor;
+    write_pack(dx + std::int64_t{row} * t.c, v);
   }
-  finish_last(a.counters, t.slices, at.slice, static_cast<unsigned>(t.n),
-              [&](std::int64_t slice) { write_totals(a, t, static_cast<int>(slice), nullptr, of); });
+  __syncthreads();
+  gradient_on_chip<kSwish>(a, t, at, of, Held<T, P>{at, held_x, held_dy});
 }
 
 /// Sums over the pixels of samples in chunks; the last block of a slice combines its chunks.
@@ -371,11 +417,17 @@ __global__ void __launch_bounds__(NormTiling::kMaxThreads, 2)
               [&](std::int64_t slice) { write_totals(a, t, static_cast<int>(slice), added, of); });
 }
 
+template <class T, int P>
+NormTiling tiling_of(const GroupNormGrad& op, CudaContext& device) {
+  return norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 2, sizeof(T), P, device.part<OnChipMemory>());
+}
+
+/// Launches what makes all of a norm's gradients. `from`: where a dy comes from that is not there; then
+/// blocks can hold their share.
 template <class T, int P, bool kSwish>
-void backward(Context& context, const GroupNormGrad& op) {
+void backward(Context& context, const GroupNormGrad& op, const GroupNormResampleGrad* from = nullptr) {
   CudaContext& device = cuda(context);
-  const NormTiling t =
-      norm_tiling(op.n, op.hw, op.c, op.c2, op.groups, 2, sizeof(T), P, device.part<OnChipMemory>());
+  const NormTiling t = tiling_of<T, P>(op, device);
   const std::int64_t of_samples = op.n * op.c, of_chunks = t.on_chip() ? 0 : of_samples * t.chunks;
   // sample_sums; then of samples in chunks: chunk_sums, chunk_addends, slope, origin.
   const std::int64_t floats = kSums * of_samples + (kSums + 1) * of_chunks + (of_chunks ? 2 * of_samples : 0);
@@ -417,10 +469,15 @@ void backward(Context& context, const GroupNormGrad& op) {
                                bytes_of(op.gamma, 2 * op.c) + bytes_of(op.mean, 2 * op.n * op.groups),
                      totals = bytes_of(op.dgamma, op.c) + bytes_of(op.dbeta, op.c) +
                               bytes_of(op.dx_sums, op.c - op.c2) + bytes_of(op.dx2_sums, op.c2);
+  const std::size_t held = t.shared_bytes(2, sizeof(T), Channels::kArrays, P);
+  if (from) {
+    const ResampledGrads<T> grads{from->dy.as<T>(), from->dinput.as<T>(),
+                                  static_cast<float>(from->dinput_scale), ImageResampling(from->back)};
+    return launch(device, {"group_norm_resample_grad", t.blocks(), threads, from->cost().bytes, held},
+                  group_norm_resample_grad_kernel<T, P, kSwish>, args, grads, t);
+  }
   if (t.on_chip())
-    return launch(device,
-                  {"group_norm_grad", t.blocks(), threads, op.cost().bytes,
-                   t.shared_bytes(2, sizeof(T), Channels::kArrays, P)},
+    return launch(device, {"group_norm_grad", t.blocks(), threads, op.cost().bytes, held},
                   group_norm_grad_on_chip_kernel<T, P, kSwish>, args, t);
   const std::size_t shared = t.shared_bytes(0, 0, Channels::kArrays, P);
   launch(device, {"group_norm_grad_sums", t.blocks(), threads, reads + vectors, shared},
@@ -447,6 +504,21 @@ void GroupNormGrad::cuda(Context& context) const {
   };
   dispatch_norm(x.dtype, activation, packed,
                 [&]<class T, int P, bool kSwish>() { backward<T, P, kSwish>(context, *this); });
+}
+
+void GroupNormResampleGrad::cuda(Context& context) const {
+  check(!norm.x2 && norm.dropout.rate == 0.0, "group_norm: what is resampled has one input and no dropout");
+  if (norm.n == 0 || norm.hw == 0) return norm.cuda(context);
+  const auto packed = [this]<class T>(T) {
+    bool result = packs<T>({norm.x.data, norm.dx.data, dy.data, dinput.data}, norm.c);
+    for (const Addend& addend : norm.addends) result &= packs<T>({addend.x.data}, 0);
+    return result;
+  };
+  dispatch_norm(norm.x.dtype, norm.activation, packed, [&]<class T, int P, bool kSwish>() {
+    if (tiling_of<T, P>(norm, sgm::cuda(context)).on_chip())
+      return backward<T, P, kSwish>(context, norm.with({norm.dx, 1.0}), this);
+    resample_grad_in_steps(*this, context, [&](const auto& op) { op.cuda(context); });
+  });
 }
 
 }  // namespace sgm

@@ -269,6 +269,63 @@ __device__ inline void finish_last(unsigned* counters, std::int64_t ids, std::in
   for (std::int64_t i = counter; i < ids; i += used) finish(i);
 }
 
+/// Resampling of an image that a block works on, as UpFirDn says.
+struct ImageResampling {
+  int h, w, oh, ow, up, down, pad0, num_taps;
+  float row_taps[UpFirDn::kMaxTaps], col_taps[UpFirDn::kMaxTaps];
+
+  explicit ImageResampling(const UpFirDn& op)
+      : h(static_cast<int>(op.h)),
+        w(static_cast<int>(op.w)),
+        oh(static_cast<int>(op.oh)),
+        ow(static_cast<int>(op.ow)),
+        up(op.up),
+        down(op.down),
+        pad0(op.pad0),
+        num_taps(op.num_taps) {
+    for (int j = 0; j < num_taps; ++j) {
+      row_taps[j] = static_cast<float>(op.scale * op.taps[j]);
+      col_taps[j] = static_cast<float>(op.taps[j]);
+    }
+  }
+  /// The first tap of a window from `position` of an axis with zeros inserted that reads a sample; each
+  /// up-th after it reads the next.
+  __device__ int first_tap(int position) const {
+    const int past = position % up;
+    return past > 0 ? up - past : -past;
+  }
+  /// sum = pixel o of the result; read(pixel): a pack of the image's, some asked for at a time.
+  template <class T, int P, class Read>
+  __device__ void resample(int o, float (&sum)[P], Read&& read) const {
+    constexpr int kInFlight = 4;
+    const int top = o / ow * down - pad0, left = o % ow * down - pad0;
+    const int first_i = first_tap(top), first_j = first_tap(left), first_col = (left + first_j) / up;
+    int row = (top + first_i) / up;
+    for (int k = 0; k < P; ++k) sum[k] = 0.0f;
+    for (int i = first_i; i < num_taps; i += up, ++row) {
+      if (row < 0 || row >= h || row_taps[i] == 0.0f) continue;
+      float row_sum[P] = {};
+      for (int j = first_j, col = first_col; j < num_taps; j += kInFlight * up, col += kInFlight) {
+        NormPack<T, P> packs[kInFlight] = {};
+        const auto reads = [&](int q) {
+          return j + q * up < num_taps && col + q >= 0 && col + q < w && col_taps[j + q * up] != 0.0f;
+        };
+#pragma unroll
+        for (int q = 0; q < kInFlight; ++q)
+          if (reads(q)) packs[q] = read(row * w + col + q);
+#pragma unroll
+        for (int q = 0; q < kInFlight; ++q) {
+          if (!reads(q)) continue;
+          float v[P];
+          unpack<P, T>(packs[q], v);
+          for (int k = 0; k < P; ++k) row_sum[k] = fmaf(col_taps[j + q * up], v[k], row_sum[k]);
+        }
+      }
+      for (int k = 0; k < P; ++k) sum[k] = fmaf(row_taps[i], row_sum[k], sum[k]);
+    }
+  }
+};
+
 /// Which elements dropout keeps, and what it multiplies them by.
 struct NormDropout {
   NoiseKey key;

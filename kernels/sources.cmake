@@ -1,6 +1,8 @@
 # Every file of device code: the library compiles them for GPUs, tests/emulator/ for the CPU.
 set(
   SGM_CUDA_KERNELS
+  attention.cu
+  attention_grad.cu
   classifier.cu
   direct_conv.cu
   elementwise.cu

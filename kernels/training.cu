@@ -102,7 +102,8 @@ __device__ double chunk_squares(const ParameterList::Entry& entry, ChunkRange ra
 
 /// One block for each chunk of partial; the last adds them up.
 __global__ void __launch_bounds__(kThreads)
-    gradient_norm_kernel(const ParameterList list, double* partial, unsigned* counter, double* y) {
+    gradient_norm_kernel(const ParameterList list, double* partial, unsigned* counter, double* y,
+                         double* total) {
   __shared__ double shared[kWarp];
   const std::int64_t chunk = blockIdx.x;
   double sum = 0;
@@ -124,7 +125,9 @@ __global__ void __launch_bounds__(kThreads)
   sum = 0;
   for (unsigned i = threadIdx.x; i < gridDim.x; i += kThreads) sum += partial[i];
   sum = block_sum(sum, shared);
-  if (threadIdx.x == 0) *y = sum;
+  if (threadIdx.x > 0) return;
+  *y = sum;
+  if (total) *total += sum;
 }
 
 /// The numbers of an update, in the type of the parameters.
@@ -222,7 +225,7 @@ void GradientNorm::cuda(Context& context) const {
   const auto blocks = static_cast<unsigned>(std::max<std::int64_t>(parameters.chunks, 1));
   const Scratch partial(context, blocks * sizeof(double));
   launch(device, {"gradient_norm", blocks, kThreads, cost().bytes}, gradient_norm_kernel, parameters,
-         partial.as<double>(), device.part<Arrivals>().counters(), y.as<double>());
+         partial.as<double>(), device.part<Arrivals>().counters(), y.as<double>(), sum.as<double>());
 }
 
 void AdamUpdate::cuda(Context& context) const {

@@ -57,8 +57,9 @@ struct ParameterList {
 /// y[0] = the sum of the squares of all gradients, in a fixed order, accumulated in f64.
 struct GradientNorm {
   ParameterList parameters;
-  Buffer y;  // [1], f64
-  OpCost cost() const { return {parameters.gradient_bytes + bytes_of(y, 1)}; }
+  Buffer y;         // [1], f64
+  Buffer sum = {};  // [1], f64: y is added to it; optional
+  OpCost cost() const { return {parameters.gradient_bytes + bytes_of({y, sum, sum}, 1)}; }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

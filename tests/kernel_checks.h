@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.h"
+#include "devices.h"
 
 namespace sgm {
 
@@ -12,8 +13,14 @@ struct KernelRow {
   /// Values against plain formulas in double; nothing written outside the outputs, nothing of them left
   /// unwritten, no input changed.
   void (*check)(Context& context, DType dtype);
+  bool only_bf16_on_gpus = false;
+
+  std::vector<DType> types(const Context& context) const {
+    return only_bf16_on_gpus && !context.is_cpu() ? std::vector{DType::bf16} : storage_types(context);
+  }
 };
 
+std::vector<KernelRow> attention_kernels();
 std::vector<KernelRow> elementwise_kernels();
 std::vector<KernelRow> conv_kernels();
 std::vector<KernelRow> image_kernels();

@@ -113,38 +113,49 @@ void check_group_norm(Context& context, DType dtype) {
   }
 }
 
-void check_group_norm_resample(Context& context, DType dtype) {
-  struct Case {
-    Shape x;
-    std::int64_t groups;
-    ResampleParams params;
-    Activation activation = Activation::swish;
-  };
+struct ResampledNormCase {
+  Shape x;
+  std::int64_t groups;
+  ResampleParams params;
+  Activation activation = Activation::swish;
+
+  NormCase norm() const { return {x, groups, 0, -1, activation, 0.0}; }
+};
+
+/// Odd sizes, layers of real networks, and images that no on-chip memory holds.
+std::vector<ResampledNormCase> resampled_norms() {
   const std::vector<int> fir = {1, 3, 3, 1}, mean = {1, 1};
-  // Odd sizes, layers of real networks, and images that no on-chip memory holds.
-  const Case cases[] = {{{1, 2, 2, 4}, 1, upsample_params(mean), Activation::none},
-                        {{2, 5, 3, 6}, 3, upsample_params(fir)},
-                        {{3, 6, 4, 12}, 3, downsample_params(mean), Activation::elu},
-                        {{2, 16, 16, 64}, 32, upsample_params(fir)},
-                        {{2, 32, 32, 128}, 32, downsample_params(fir)},
-                        {{1, 90, 86, 16}, 4, downsample_params(fir)}};
-  for (const Case& each : cases) {
-    const NormOperands o({each.x, each.groups, 0, -1, each.activation, 0.0}, dtype);
+  return {{{1, 2, 2, 4}, 1, upsample_params(mean), Activation::none},
+          {{2, 5, 3, 6}, 3, upsample_params(fir)},
+          {{3, 6, 4, 12}, 3, downsample_params(mean), Activation::elu},
+          {{2, 16, 16, 64}, 32, upsample_params(fir)},
+          {{2, 32, 32, 128}, 32, downsample_params(fir)},
+          {{1, 90, 86, 16}, 4, downsample_params(fir)}};
+}
+
+/// The op of a resampling between shapes.
+UpFirDn resampling_of(const ResampleParams& params, const Shape& x, const Shape& y) {
+  UpFirDn op{};
+  op.n = x[0], op.h = x[1], op.w = x[2], op.c = x[3], op.oh = y[1], op.ow = y[2];
+  op.up = params.up, op.down = params.down, op.pad0 = params.pad0;
+  op.num_taps = static_cast<int>(params.taps.size());
+  std::copy(params.taps.begin(), params.taps.end(), op.taps);
+  return op;
+}
+
+void check_group_norm_resample(Context& context, DType dtype) {
+  for (const ResampledNormCase& each : resampled_norms()) {
+    const NormOperands o(each.norm(), dtype);
     SCOPED_TRACE(testing::Message() << each.x << ", " << each.groups << " groups");
-    const NormInputs in(context, {each.x, each.groups, 0, -1, each.activation, 0.0}, o, dtype);
+    const NormInputs in(context, each.norm(), o, dtype);
     const Values normalised = naive::group_norm(o.x, o.gamma, o.beta, nullptr, o.params);
     const Values y = naive::resample(normalised, each.params), input = naive::resample(o.x, each.params);
     const Guarded py(context, y.shape.numel(), dtype), pinput(context, y.shape.numel(), dtype),
         mean_out(context, o.n * each.groups, o.type), rstd(context, o.n * each.groups, o.type);
     GroupNormResample op{};
-    in.put_into(op.norm, {each.x, each.groups, 0, -1, each.activation, 0.0}, o);
+    in.put_into(op.norm, each.norm(), o);
     op.norm.mean = mean_out.buffer(), op.norm.rstd = rstd.buffer(), op.norm.eps = o.params.eps;
-    op.resample.n = o.n, op.resample.c = o.c;
-    op.resample.h = each.x[1], op.resample.w = each.x[2];
-    op.resample.oh = y.shape[1], op.resample.ow = y.shape[2];
-    op.resample.up = each.params.up, op.resample.down = each.params.down, op.resample.pad0 = each.params.pad0;
-    op.resample.num_taps = static_cast<int>(each.params.taps.size());
-    std::copy(each.params.taps.begin(), each.params.taps.end(), op.resample.taps);
+    op.resample = resampling_of(each.params, each.x, y.shape);
     op.y = py.buffer(), op.input = pinput.buffer();
     run(op, context);
     expect_close(pinput.values(), input.data, roundings(dtype, 8), "input");
@@ -268,6 +279,48 @@ void check_group_norm_grad(Context& context, DType dtype) {
   }
 }
 
+/// The parameters of a resampling's adjoint, from y back to x.
+ResampleParams adjoint_of(const ResampleParams& p, const Shape& x, const Shape& y) {
+  const auto taps = static_cast<int>(p.taps.size());
+  const auto pad1 = static_cast<int>(x[1] * p.up - y[1] * p.down) + p.pad0 - p.up + 1;
+  return {p.down, p.up, taps - p.pad0 - 1, pad1, {p.taps.rbegin(), p.taps.rend()}};
+}
+
+void check_group_norm_resample_grad(Context& context, DType dtype) {
+  constexpr double kScale = 0.7, kInputScale = -0.4;
+  for (const ResampledNormCase& each : resampled_norms()) {
+    SCOPED_TRACE(testing::Message() << each.x << ", " << each.groups << " groups");
+    const NormOperands o(each.norm(), dtype);
+    const Shape resampled = naive::resample(o.x, each.params).shape;
+    const ResampleParams back = adjoint_of(each.params, each.x, resampled);
+    const Values dy{resampled, normals(resampled.numel(), 5, dtype)},
+        dinput{resampled, normals(resampled.numel(), 6, dtype)};
+    const NormGradients exact(
+        o, map(naive::resample(dy, back).data, [](double value, auto) { return kScale * value; }));
+    const NormInputs in(context, each.norm(), o, dtype);
+    const Guarded mean(context, o.moments.mean, o.type), rstd(context, o.moments.rstd, o.type),
+        pdy(context, dy.data, dtype), pdinput(context, dinput.data, dtype), dgamma(context, o.c, o.type),
+        dbeta(context, o.c, o.type);
+    NormInputGrad first(context, o, exact, 0, static_cast<int>(each.groups % 3), dtype);
+    const std::vector<double> by_input = naive::resample(dinput, back).data;
+    for (std::size_t i = 0; i < by_input.size(); ++i) first.expected[i] += kInputScale * by_input[i];
+    GroupNormResampleGrad op{};
+    in.put_into(op.norm, each.norm(), o);
+    op.norm.mean = mean.buffer(), op.norm.rstd = rstd.buffer(), op.norm.dx = first.dx.buffer();
+    op.norm.dx_sums = first.sums.buffer(), op.norm.dgamma = dgamma.buffer(), op.norm.dbeta = dbeta.buffer();
+    op.norm.dy_scale = kScale;
+    first.put_into(op.norm.addends);
+    op.dy = pdy.buffer(), op.dinput = pdinput.buffer(), op.dinput_scale = kInputScale;
+    op.back = resampling_of(back, resampled, each.x);
+    run(op, context);
+    // What is resampled is rounded before it is summed.
+    const Tolerance sums = {16 * unit_roundoff(dtype), 32 * unit_roundoff(dtype), 1.0};
+    first.check(dtype, &sums);
+    expect_close(dgamma.values(), doubles(exact.dgamma), sums, "dgamma");
+    expect_close(dbeta.values(), doubles(exact.dbeta), sums, "dbeta");
+  }
+}
+
 struct ResampleCase {
   Shape x;
   ResampleParams params;
@@ -311,13 +364,8 @@ void check_up_fir_dn(Context& context, DType dtype) {
     Values expected = naive::resample(x, params);
     for (double& value : expected.data) value *= scale;
     const Guarded in(context, x.data, dtype), y(context, expected.shape.numel(), dtype);
-    UpFirDn op{};
+    UpFirDn op = resampling_of(params, shape, expected.shape);
     op.x = in.buffer(), op.y = y.buffer(), op.scale = scale;
-    op.n = shape[0], op.h = shape[1], op.w = shape[2], op.c = shape[3];
-    op.oh = expected.shape[1], op.ow = expected.shape[2];
-    op.up = params.up, op.down = params.down, op.pad0 = params.pad0;
-    op.num_taps = static_cast<int>(params.taps.size());
-    std::copy(params.taps.begin(), params.taps.end(), op.taps);
     run(op, context);
     expect_close(y.values(), expected.data, roundings(dtype));
   }
@@ -329,6 +377,7 @@ std::vector<KernelRow> image_kernels() {
   return {{"GroupNorm", check_group_norm},
           {"GroupNormResample", check_group_norm_resample},
           {"GroupNormGrad", check_group_norm_grad},
+          {"GroupNormResampleGrad", check_group_norm_resample_grad},
           {"UpFirDn", check_up_fir_dn}};
 }
 

@@ -140,8 +140,12 @@ void check_gradient_norm(Context& context, DType dtype) {
     for (std::size_t i = static_cast<std::size_t>(t.skip); t.has_gradient && i < t.g.size(); ++i)
       expected += kGradScale * t.g[i] * kGradScale * t.g[i];
   expect_close(y.values(), std::vector<double>{expected}, {1e-13});
-  run(GradientNorm{model.list, again.buffer()}, context);
-  EXPECT_EQ(y.values(), again.values());
+  const Guarded total(context, std::vector<double>{0.5}, DType::f64, true);
+  for (int i = 0; i < 2; ++i) {
+    run(GradientNorm{model.list, again.buffer(), total.buffer()}, context);
+    EXPECT_EQ(y.values(), again.values());
+  }
+  EXPECT_EQ(total.values()[0], 0.5 + y.values()[0] + y.values()[0]);
 }
 
 /// The norm of one tensor.

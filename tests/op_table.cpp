@@ -169,7 +169,9 @@ void add_products(std::vector<OpRow>& rows) {
                           },
                       .bf16 = false});
     }
-  for (const Shape& s : {Shape{1, 1, 1, 3}, {2, 3, 5, 21}, {1, 13, 1, 15}, {2, 16, 16, 96}})
+  // Channels as they come, and multiples of 16, which GPUs take in one pass in bf16; one tile and several.
+  for (const Shape& s :
+       {Shape{1, 1, 1, 3}, {2, 3, 5, 21}, {1, 13, 1, 15}, {2, 3, 5, 48}, {1, 9, 9, 144}, {2, 16, 16, 96}})
     rows.push_back({.name = text_of("attention ", s),
                     .op = "attention",
                     .inputs = {{s}},
@@ -359,7 +361,9 @@ void add_resampled_norms(std::vector<OpRow>& rows) {
                                {.shape = {12}, .role = Role::parameter}},
                     .build =
                         [=](Vars v) {
-                          const ResampledNorm both = resampled_group_norm(v[0], v[1], v[2], norm, params);
+                          // Not of a leaf, where both ways back are one op.
+                          const Var x = reshape(v[0], v[0].shape());
+                          const ResampledNorm both = resampled_group_norm(x, v[1], v[2], norm, params);
                           return add(both.normalised, both.input, 1.0, 0.5);
                         },
                     .naive =

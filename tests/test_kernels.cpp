@@ -19,7 +19,7 @@ namespace {
 std::vector<KernelRow> all_kernels() {
   std::vector<KernelRow> rows;
   for (const auto& family : {elementwise_kernels(), conv_kernels(), image_kernels(), training_kernels(),
-                             classifier_kernels(), score_kernels(), refine_kernels()})
+                             classifier_kernels(), score_kernels(), refine_kernels(), attention_kernels()})
     rows.insert(rows.end(), family.begin(), family.end());
   return rows;
 }
@@ -29,7 +29,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, Kernels, testing::ValuesIn(test_devices()), de
 
 TEST_P(Kernels, ComputeTheirFormulasAndKeepWithinTheirOperands) {
   for (const KernelRow& row : all_kernels())
-    for (const DType dtype : storage_types(context())) {
+    for (const DType dtype : row.types(context())) {
       SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
       row.check(context(), dtype);
     }
@@ -61,7 +61,7 @@ TEST_P(Kernels, AgreeWithTheCpus) {
     return all;
   };
   for (const KernelRow& row : all_kernels())
-    for (const DType dtype : storage_types(context())) {
+    for (const DType dtype : row.types(context())) {
       SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
       const auto actual = outputs(context(), row, dtype), expected = outputs(*cpu, row, dtype);
       ASSERT_EQ(actual.size(), expected.size());
@@ -75,7 +75,7 @@ TEST_P(Kernels, AgreeWithTheCpus) {
 TEST_P(Kernels, LaunchWhatTheySayTheyCost) {
   if (context().is_cpu()) GTEST_SKIP() << "there an op is its own launch";
   for (const KernelRow& row : all_kernels())
-    for (const DType dtype : storage_types(context())) {
+    for (const DType dtype : row.types(context())) {
       SCOPED_TRACE(std::string(row.name) + ' ' + std::string(name_of(dtype)));
       const CostCheck costs(context());
       row.check(context(), dtype);

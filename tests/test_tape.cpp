@@ -181,6 +181,54 @@ TEST_F(Tape, HandsContributorsWhatOthersContributed) {
   EXPECT_EQ(taken, (std::vector<std::size_t>{0}));
 }
 
+TEST_F(Tape, MakesDeferredGradientsWhereNobodyTakesThem) {
+  const int key = 0, other_key = 0;
+  int made = 0, taken = 0;
+  const auto deferring = [&](const Var& input) {
+    return record("deferring", input.value(), {input}, [&](const Gradient& dy, InputGradients& into) {
+      into.add_deferred(0, &key, dy, [&made, dy] {
+        ++made;
+        return Gradient{dy.tensor, 10.0 * dy.factor};
+      });
+    });
+  };
+  const auto taking = [&](const Var& input, const int* by) {
+    return record("taking", input.value(), {input}, [&, by](const Gradient& dy, InputGradients& into) {
+      const Gradient from = into.take_deferred(0, by);
+      if (from.defined()) ++taken, into.add(0, {from.tensor, 10.0 * from.factor});
+      into.add(0, dy);
+    });
+  };
+  const auto greedy = [&](const Var& input) {
+    return record("greedy", input.value(), {input}, [](const Gradient& dy, InputGradients& into) {
+      for (Gradient& term : into.take_others(0, 3)) into.add(0, std::move(term));
+      into.add(0, dy);
+    });
+  };
+  Var x = leaf({1.0, 2.0});
+  struct Case {
+    const char* what;
+    std::function<Var(const Var&)> sum;  // of two ops; the way back begins with the second
+    int made, taken;
+  };
+  const Case cases[] = {
+      {"taken", [&](const Var& y) { return add(taking(y, &key), deferring(y)); }, 0, 1},
+      {"too late", [&](const Var& y) { return add(deferring(y), taking(y, &key)); }, 1, 0},
+      {"another's", [&](const Var& y) { return add(taking(y, &other_key), deferring(y)); }, 1, 0},
+      {"among the others", [&](const Var& y) { return add(greedy(y), deferring(y)); }, 1, 0}};
+  for (const bool of_leaf : {false, true})
+    for (const Case& each : cases) {
+      SCOPED_TRACE(std::string(each.what) + (of_leaf ? ", of a leaf" : ""));
+      made = taken = 0;
+      x.zero_grad();
+      each.sum(of_leaf ? x : affine(x, 3.0)).backward(tensor({1.0, 1.0}));
+      // The gradient of a leaf is added up at once.
+      EXPECT_EQ(made, of_leaf ? 1 : each.made);
+      EXPECT_EQ(taken, of_leaf ? 0 : each.taken);
+      EXPECT_EQ(grad(x), of_leaf ? (Numbers{11.0, 11.0}) : (Numbers{33.0, 33.0}));
+    }
+}
+
 TEST_F(Tape, SharesOneGradientBetweenSlices) {
   const Var x = leaf({1.0, 2.0, 3.0});
   const Var all = affine(x, 2.0);

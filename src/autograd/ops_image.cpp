@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <utility>
 
@@ -37,7 +38,7 @@ ConvShape conv_shape(const Shape& x, const Shape& x2, const Shape& w, const Conv
 DType parameter_type(DType activations) { return activations == DType::f64 ? DType::f64 : DType::f32; }
 
 /// Of images of shape s, without operands.
-UpFirDn resampling(const Shape& s, const ResampleParams& p, double scale) {
+UpFirDn resampling(const Shape& s, const ResampleParams& p) {
   const auto taps = static_cast<int>(p.taps.size());
   check(taps >= 1 && taps <= UpFirDn::kMaxTaps, "resample: 1 to ", UpFirDn::kMaxTaps, " taps, got ", taps);
   check(s.rank() == 4, "resample: x must be [N, H, W, C], got ", s);
@@ -46,7 +47,7 @@ UpFirDn resampling(const Shape& s, const ResampleParams& p, double scale) {
     return last < 0 ? 0 : last / p.down + 1;
   };
   check(out(s[1]) > 0 && out(s[2]) > 0, "resample: x ", s, " is smaller than the filter");
-  UpFirDn op{{}, {}, s[0], s[1], s[2], s[3], out(s[1]), out(s[2]), p.up, p.down, p.pad0, taps, {}, scale};
+  UpFirDn op{{}, {}, s[0], s[1], s[2], s[3], out(s[1]), out(s[2]), p.up, p.down, p.pad0, taps, {}};
   std::copy(p.taps.begin(), p.taps.end(), op.taps);
   return op;
 }
@@ -56,8 +57,8 @@ Tensor output_of(const UpFirDn& op, const Tensor& x) {
   return Tensor::empty(x.context(), {op.n, op.oh, op.ow, op.c}, x.dtype());
 }
 
-Tensor filtered(const Tensor& x, const ResampleParams& p, double scale = 1.0) {
-  UpFirDn op = resampling(x.shape(), p, scale);
+Tensor filtered(const Tensor& x, const ResampleParams& p) {
+  UpFirDn op = resampling(x.shape(), p);
   Tensor y = output_of(op, x);
   op.x = x.buffer(), op.y = y.buffer();
   run(op, x.context());
@@ -195,15 +196,18 @@ struct NormCall {
   DropoutMask mask() const { return {params.dropout, params.dropout_key}; }
 };
 
-void norm_backward(const NormCall& call, const Gradient& dy, InputGradients& into) {
+/// Gradients of all inputs, by execute(op): op has everything but dy itself, and room for `more` addends.
+template <class Execute>
+void norm_backward(const NormCall& call, double dy_factor, InputGradients& into, std::size_t more,
+                   Execute&& execute) {
   Context& context = call.x.context();
   const DType type = call.gamma.dtype();
   GroupNormGrad op{};
   op.x = call.x.buffer(), op.x2 = call.x2.buffer(), op.shift = call.columns(call.shift.const_buffer());
   op.gamma = call.gamma.buffer(), op.beta = call.beta.buffer();
-  op.mean = call.mean.buffer(), op.rstd = call.rstd.buffer(), op.dy = dy.tensor.buffer();
+  op.mean = call.mean.buffer(), op.rstd = call.rstd.buffer();
   op.n = call.n, op.hw = call.hw, op.c = call.c, op.c2 = call.c2, op.groups = call.params.groups;
-  op.shift_ld = call.shift_ld(), op.dy_scale = dy.factor;
+  op.shift_ld = call.shift_ld(), op.dy_scale = dy_factor;
   op.activation = call.params.activation, op.dropout = call.mask();
 
   Tensor dx, dx2, sums, sums2, dgamma, dbeta, dshift;
@@ -211,7 +215,7 @@ void norm_backward(const NormCall& call, const Gradient& dy, InputGradients& int
   const auto input = [&](std::size_t i, const Tensor& like, Tensor& out, Tensor& out_sums,
                          std::vector<Gradient>& taken, Addend* addends) {
     if (!like.defined()) return;
-    taken = into.take_others(i, GroupNormGrad::kMaxAddends);
+    taken = into.take_others(i, GroupNormGrad::kMaxAddends - more);
     for (std::size_t k = 0; k < taken.size(); ++k) addends[k] = {taken[k].tensor.buffer(), taken[k].factor};
     out = Tensor::empty(context, like.shape(), like.dtype());
     if (into.wants_sums(i)) out_sums = Tensor::empty(context, {like.shape()[-1]}, type);
@@ -223,11 +227,18 @@ void norm_backward(const NormCall& call, const Gradient& dy, InputGradients& int
   if (into.wanted(3)) dshift = into.shared(3, type);
   op.dx = dx.buffer(), op.dx2 = dx2.buffer(), op.dx_sums = sums.buffer(), op.dx2_sums = sums2.buffer();
   op.dgamma = dgamma.buffer(), op.dbeta = dbeta.buffer(), op.dshift = call.columns(dshift.buffer());
-  run(op, context);
+  execute(op);
   into.add(0, {dx, 1.0, sums});
   into.add(4, {dx2, 1.0, sums2});
   into.add(1, {dgamma});
   into.add(2, {dbeta});
+}
+
+void norm_backward(const NormCall& call, const Gradient& dy, InputGradients& into) {
+  norm_backward(call, dy.factor, into, 0, [&](GroupNormGrad op) {
+    op.dy = dy.tensor.buffer();
+    run(op, call.x.context());
+  });
 }
 
 /// Checks the operands of a norm and makes room for its statistics.
@@ -296,49 +307,73 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormP
 
 namespace {
 
-/// The gradient of filtered() in its input, of shape `in`, given that of its output.
-Tensor filtered_back(const Shape& in, const ResampleParams& params, const Gradient& dy) {
-  const Shape out = dy.tensor.shape();
+/// The adjoint of filtered() on images of shape `in`, for gradients of shape `out`.
+UpFirDn resampling_back(const Shape& in, const ResampleParams& params, const Shape& out) {
   check(in[1] * params.up - out[1] * params.down == in[2] * params.up - out[2] * params.down,
         "resample: image ", in, " has no common padding along both axes");
-  return filtered(dy.tensor, adjoint(params, in[1], out[1]), dy.factor);
+  return resampling(out, adjoint(params, in[1], out[1]));
 }
 
-/// y = filtered(x), on the tape.
-Var record_resample(const Tensor& y, const Var& x, const ResampleParams& params) {
-  return record("resample", y, {x}, [in = x.shape(), params](const Gradient& dy, InputGradients& into) {
-    into.add(0, {filtered_back(in, params, dy)});
-  });
+/// The gradient of filtered() in its input, of shape `in`, given that of its output.
+Tensor filtered_back(const Shape& in, const ResampleParams& params, const Gradient& dy) {
+  UpFirDn op = resampling_back(in, params, dy.tensor.shape());
+  Tensor dx = output_of(op, dy.tensor);
+  op.x = dy.tensor.buffer(), op.y = dx.buffer(), op.scale = dy.factor;
+  run(op, dx.context());
+  return dx;
 }
 
 }  // namespace
 
 Var resample(const Var& x, const ResampleParams& params) {
-  Var y = record_resample(filtered(x.value(), params), x, params);
+  Var y = record("resample", filtered(x.value(), params), {x},
+                 [in = x.shape(), params](const Gradient& dy, InputGradients& into) {
+                   into.add(0, {filtered_back(in, params, dy)});
+                 });
   y.set_recipe([kept = x.saved(), params] { return filtered(kept.get(), params); });
   return y;
 }
 
+namespace {
+
+/// The gradient of a resampled norm, and where it has come already, of its resampled input.
+void resampled_norm_backward(const NormCall& call, const ResampleParams& params, const Gradient& dy,
+                             const Gradient& dinput, InputGradients& into) {
+  const Shape shape = call.x.shape();
+  if (!dinput.defined()) return norm_backward(call, {filtered_back(shape, params, dy)}, into);
+  norm_backward(call, dy.factor, into, 1, [&](const GroupNormGrad& norm) {
+    run(GroupNormResampleGrad{norm, dy.tensor.buffer(), dinput.tensor.buffer(), dinput.factor,
+                              resampling_back(shape, params, dy.tensor.shape())},
+        call.x.context());
+  });
+}
+
+}  // namespace
+
 ResampledNorm resampled_group_norm(const Var& x, const Var& gamma, const Var& beta,
                                    const GroupNormParams& norm, const ResampleParams& params) {
-  const Tensor& in = x.value();
   check(norm.dropout == 0.0, "group_norm: a resampled norm has no dropout");
-  NormCall call = norm_call(in, {}, gamma.value(), beta.value(), norm, {}, 0);
+  NormCall call = norm_call(x.value(), {}, gamma.value(), beta.value(), norm, {}, 0);
   const auto made = [params](NormCall& of) {
-    GroupNormResample op{norm_op(of), resampling(of.x.shape(), params, 1.0), {}, {}};
+    GroupNormResample op{norm_op(of), resampling(of.x.shape(), params), {}, {}};
     std::pair both(output_of(op.resample, of.x), output_of(op.resample, of.x));
     op.y = both.first.buffer(), op.input = both.second.buffer();
     run(op, of.x.context());
     return both;
   };
   const auto [y, input] = made(call);
+  // One launch makes both gradients in x: the input's waits for the norm's.
+  const auto key = std::make_shared<const char>();
   ResampledNorm both;
   both.normalised = record("group_norm", y, {x, gamma, beta, Var(), Var()},
-                           [call, params](const Gradient& dy, InputGradients& into) {
-                             const Shape shape = call.x.shape();
-                             norm_backward(call, {filtered_back(shape, params, dy)}, into);
+                           [call, params, key](const Gradient& dy, InputGradients& into) {
+                             const Gradient dinput = into.take_deferred(0, key.get());
+                             resampled_norm_backward(call, params, dy, dinput, into);
                            });
-  both.input = record_resample(input, x, params);
+  both.input = record(
+      "resample", input, {x}, [shape = x.shape(), params, key](const Gradient& dy, InputGradients& into) {
+        into.add_deferred(0, key.get(), dy, [=] { return Gradient{filtered_back(shape, params, dy)}; });
+      });
   both.normalised.set_recipe([made, call]() mutable { return made(call).first; });
   both.input.set_recipe([made, call]() mutable { return made(call).second; });
   return both;

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
 #include "sgm/autograd/ops.h"
@@ -13,51 +11,6 @@ void multiply(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, cons
   run(Matmul{a.buffer(), b.buffer(), bias.buffer(), c.buffer(), 1, m, n, k, a.shape()[1], b.shape()[1], n,
              a.numel(), b.numel(), c.numel(), trans_a, trans_b},
       c.context());
-}
-
-/// One operand of attention's batched products: a slice of qkv [N, T, 3C], or a matrix [N, T, T] or [N, T,
-/// C].
-struct Operand {
-  ConstBuffer buffer;
-  std::int64_t ld, stride;
-};
-
-/// Elements of one matrix of a batch.
-std::int64_t matrix_size(const Shape& shape) {
-  std::int64_t size = 1;
-  for (int i = 1; i < shape.rank(); ++i) size *= shape[i];
-  return size;
-}
-
-Operand slice(const Tensor& qkv, int which, std::int64_t c) {
-  ConstBuffer buffer = qkv.buffer();
-  buffer.data =
-      static_cast<const char*>(buffer.data) + static_cast<std::size_t>(which * c) * size_of(qkv.dtype());
-  return {buffer, 3 * c, matrix_size(qkv.shape())};
-}
-
-Operand whole(const Tensor& x, std::int64_t cols) { return {x.buffer(), cols, matrix_size(x.shape())}; }
-
-void multiply(Context& context, std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k, Operand a,
-              bool trans_a, Operand b, bool trans_b, Operand c) {
-  const Buffer out{const_cast<void*>(c.buffer.data), c.buffer.dtype};
-  run(Matmul{a.buffer,
-             b.buffer,
-             {},
-             out,
-             batch,
-             m,
-             n,
-             k,
-             a.ld,
-             b.ld,
-             c.ld,
-             a.stride,
-             b.stride,
-             c.stride,
-             trans_a,
-             trans_b},
-      context);
 }
 
 }  // namespace
@@ -113,47 +66,6 @@ Var linear_transposed(const Var& x, const Var& weight) {
       into.add(1, {dw, dy.factor});
     }
   });
-}
-
-Var attention(const Var& qkv) {
-  const Tensor& in = qkv.value();
-  const Shape s = in.shape();
-  check(s.rank() == 4 && s[3] % 3 == 0, "attention: qkv must be [N, H, W, 3C], got ", s);
-  const std::int64_t n = s[0], t = s[1] * s[2], c = s[3] / 3;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(c));
-  const DType type = in.dtype(), score_type = type == DType::f64 ? DType::f64 : DType::f32;
-  const auto weights = [=] {
-    Tensor p = Tensor::empty(in.context(), {n, t, t}, type);
-    const Tensor scores = Tensor::empty(in.context(), {n, t, t}, score_type);
-    multiply(in.context(), n, t, t, c, slice(in, 0, c), false, slice(in, 1, c), true, whole(scores, t));
-    run(Softmax{scores.const_buffer(), p.buffer(), n * t, t, scale}, in.context());
-    return p;
-  };
-  const auto mixed = [=](const Tensor& p) {
-    const Tensor y = Tensor::empty(in.context(), {n, s[1], s[2], c}, type);
-    multiply(in.context(), n, t, c, t, whole(p, t), false, slice(in, 2, c), false, whole(y, c));
-    return y;
-  };
-  const Tensor p = weights();
-  Var result = record(
-      "attention", mixed(p), {qkv},
-      [=, kept = Saved(p, weights)](const Gradient& grad, InputGradients& into) {
-        const Tensor& dy = grad.tensor;
-        const Tensor probabilities = kept.get();
-        Context& ctx = in.context();
-        Tensor dqkv = Tensor::empty(ctx, in.shape(), type), dscores = Tensor::empty(ctx, {n, t, t}, type);
-        {
-          Tensor dp = Tensor::empty(ctx, {n, t, t}, score_type);
-          multiply(ctx, n, t, t, c, whole(dy, c), false, slice(in, 2, c), true, whole(dp, t));
-          run(SoftmaxGrad{probabilities.buffer(), dp.const_buffer(), dscores.buffer(), n * t, t, scale}, ctx);
-        }
-        multiply(ctx, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
-        multiply(ctx, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
-        multiply(ctx, n, t, c, t, whole(probabilities, t), true, whole(dy, c), false, slice(dqkv, 2, c));
-        into.add(0, {dqkv, grad.factor});
-      });
-  result.set_recipe([=] { return mixed(weights()); });
-  return result;
 }
 
 }  // namespace sgm

@@ -1,6 +1,7 @@
 target_sources(
   sgm
   PRIVATE autograd/var.cpp
+          autograd/ops_attention.cpp
           autograd/ops_classifier.cpp
           autograd/ops_elementwise.cpp
           autograd/ops_matmul.cpp

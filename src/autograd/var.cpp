@@ -125,7 +125,10 @@ class Var::Walk final : public InputGradients {
   }
 
   /// What reached a target.
-  Tensor result(const Var& target) { return merged(std::move(terms_[target.node_.get()])).value(); }
+  Tensor result(const Var& target) {
+    settle(target.node_.get());
+    return merged(std::move(terms_[target.node_.get()])).value();
+  }
 
   bool wanted(std::size_t input) const override { return is_wanted(node_->inputs[input].get()); }
 
@@ -140,7 +143,27 @@ class Var::Walk final : public InputGradients {
   std::vector<Gradient> take_others(std::size_t input, std::size_t most) override {
     Node* node = node_->inputs[input].get();
     if (!wanted(input) || is_leaf(node)) return {};
+    settle(node);
     return merged(std::exchange(terms_[node], {}), most);
+  }
+
+  void add_deferred(std::size_t input, const void* key, Gradient from,
+                    std::function<Gradient()> make) override {
+    if (!wanted(input)) return;
+    Node* node = node_->inputs[input].get();
+    if (is_leaf(node)) return add(input, make());
+    deferred_[node].push_back({key, std::move(from), std::move(make)});
+  }
+
+  Gradient take_deferred(std::size_t input, const void* key) override {
+    const auto of_input = deferred_.find(node_->inputs[input].get());
+    if (of_input == deferred_.end()) return {};
+    std::vector<Deferred>& all = of_input->second;
+    const auto found = std::find_if(all.begin(), all.end(), [&](const Deferred& d) { return d.key == key; });
+    if (found == all.end()) return {};
+    Gradient from = std::move(found->from);
+    all.erase(found);
+    return from;
   }
 
   bool wants_sums(std::size_t input) const override {
@@ -151,6 +174,7 @@ class Var::Walk final : public InputGradients {
   Tensor shared(std::size_t input, DType dtype) override {
     Node* node = node_->inputs[input].get();
     const bool kept = to_leaves_ && is_leaf(node);
+    settle(node);
     Gradient sum = kept ? std::exchange(node->grad, {}) : merged(std::exchange(terms_[node], {}));
     if (!sum.defined()) sum.tensor = Tensor::zeros(*context_, node->shape, dtype);
     sum = {sum.value()};
@@ -159,6 +183,12 @@ class Var::Walk final : public InputGradients {
   }
 
  private:
+  struct Deferred {
+    const void* key;
+    Gradient from;
+    std::function<Gradient()> make;
+  };
+
   static bool is_leaf(const Node* node) { return node->op.empty(); }
   bool is_wanted(const Node* node) const { return node && wanted_.contains(node); }
 
@@ -202,6 +232,13 @@ class Var::Walk final : public InputGradients {
     node->grad = merged(std::move(both));
   }
 
+  /// Makes what nobody took.
+  void settle(Node* node) {
+    const auto found = deferred_.find(node);
+    if (found == deferred_.end()) return;
+    for (const Deferred& deferred : std::exchange(found->second, {})) contribute(node, deferred.make());
+  }
+
   /// Gradients come rounded, their sums should not be: what is small beside the sum would be lost.
   static Gradient in_full(Gradient term, DType dtype) {
     if (term.tensor.dtype() == DType::bf16) term.tensor = term.tensor.to(dtype);
@@ -212,6 +249,7 @@ class Var::Walk final : public InputGradients {
     if (is_leaf(&node) || !is_wanted(&node)) return;
     check(bool(node.backward), node.op, ": the tape was freed by an earlier backward");
     const BackwardFn backward = std::exchange(node.backward, nullptr);
+    settle(&node);
     std::vector<Gradient> terms = std::exchange(terms_[&node], {});
     terms_.erase(&node);
     if (!terms.empty()) {
@@ -231,6 +269,7 @@ class Var::Walk final : public InputGradients {
   std::unordered_set<const Node*> wanted_;
   std::unordered_map<const Node*, int> consumers_;  // that have not contributed yet
   std::unordered_map<const Node*, std::vector<Gradient>> terms_;
+  std::unordered_map<const Node*, std::vector<Deferred>> deferred_;
   const Node* node_ = nullptr;  // whose backward function runs
   Context* context_ = nullptr;
 };

@@ -23,6 +23,7 @@ Optimizer::Optimizer(Module& network, const OptimConfig& config, double ema_rate
   Context& context = slots_.front().m.context();
   schedule_ = Tensor::zeros(context, {sizeof(AdamSchedule) / sizeof(double)}, DType::f64);
   squared_norm_ = Tensor::zeros(context, {1}, DType::f64);
+  norm_sum_ = Tensor::zeros(context, {1}, DType::f64);
 }
 
 void Optimizer::begin_step() {
@@ -50,7 +51,7 @@ void Optimizer::update() {
   }
   const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(entries));
   list.entries = reinterpret_cast<const ParameterList::Entry*>(table.data<double>());
-  run(GradientNorm{list, squared_norm_.buffer()}, context);
+  run(GradientNorm{list, squared_norm_.buffer(), norm_sum_.buffer()}, context);
   run(AdamUpdate{list, reinterpret_cast<const AdamSchedule*>(schedule_.data<double>()),
                  squared_norm_.const_buffer(), config_.grad_clip, config_.beta1, config_.beta2, config_.eps,
                  config_.weight_decay},
@@ -69,7 +70,11 @@ void Optimizer::end_step() {
   }
 }
 
-StepReport Optimizer::report() const { return {std::sqrt(squared_norm_.item()), lr_}; }
+StepReport Optimizer::report() {
+  const double all = norm_sum_.item();
+  norm_sum_.fill(0.0);
+  return {std::isfinite(all) ? std::sqrt(squared_norm_.item()) : all, lr_};
+}
 
 StepReport Optimizer::step() {
   begin_step();

@@ -40,7 +40,6 @@ Trainee::Trainee(const Config& config, const Dataset& dataset, Context& context,
     images_.push_back(Tensor::empty(context, {micro, d.image_size, d.image_size, d.num_channels}));
   step_number_ = Tensor::zeros(context, {1}, DType::f64);
   loss_sum_ = Tensor::zeros(context, {options.loss_per_image ? micro : 1}, DType::f64);
-  norm_sum_ = Tensor::zeros(context, {1}, DType::f64);
   one_ = Tensor::full(context, loss_sum_.shape(), 1.0, DType::f64);
 }
 
@@ -86,7 +85,6 @@ void Trainee::work() {
   }
   const Range phase(context_, "optimizer", RangeKind::phase);
   optimizer_.update();
-  norm_sum_.add(optimizer_.squared_norm());
 }
 
 Trainee::Step Trainee::read() {
@@ -94,13 +92,11 @@ Trainee::Step Trainee::read() {
   const auto terms =
       static_cast<double>(std::max<std::int64_t>(unread_, 1) * std::ssize(images_) * std::ssize(sums));
   const double loss = std::accumulate(sums.begin(), sums.end(), 0.0) / terms;
-  const double norms = norm_sum_.item();
   const StepReport report = optimizer_.report();
   const std::optional<double> accuracy = read_accuracy(unread_);
   loss_sum_.fill(0.0);
-  norm_sum_.fill(0.0);
   unread_ = 0;
-  return {loss, std::isfinite(norms) ? report.grad_norm : norms, report.lr, accuracy};
+  return {loss, report.grad_norm, report.lr, accuracy};
 }
 
 Trainee::Step Trainee::step() {

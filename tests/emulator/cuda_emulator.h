@@ -110,7 +110,8 @@ enum class WarpOp {
   bit_or,
   bit_xor,
   match_any,
-  match_all
+  match_all,
+  together
 };
 
 /// What the warp function gives the calling lane, once all lanes of the mask have called it.

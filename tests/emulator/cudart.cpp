@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "emulator/limits.h"
+
 namespace sgm::emulator {
 namespace {
 
@@ -121,6 +123,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->totalGlobalMem = sgm::emulator::kDeviceMemory;
   properties->multiProcessorCount = 4;
   properties->warpSize = 32;
+  properties->sharedMemPerBlockOptin = sgm::emulator::kMostShared;
   return cudaSuccess;
 }
 

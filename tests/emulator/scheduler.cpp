@@ -142,6 +142,7 @@ void Scheduler::run_block() {
   for (int position = 0; position < n; ++position) {
     threads_[position].fiber = nullptr;
     threads_[position].at_barrier = false;
+    threads_[position].copies.clear();
   }
   for (int warp = 0; warp * kLanes < n; ++warp) {
     warps_[warp].live = warps_[warp].existing;
@@ -198,6 +199,8 @@ void Scheduler::thread_returned() {
     if (deposit.mask >> lane & 1u)
       fault("returned, while lane " + std::to_string(other) + " waits for it in " + describe(deposit));
   }
+  for (const Copy& copy : copies())
+    if (!copy.ends_group) fault("returned before its copies to shared memory had arrived");
   warp.live &= ~(1u << lane);
   --live_;
   live_bits_[current_ / 64] &= ~(std::uint64_t{1} << current_ % 64);

@@ -10,13 +10,9 @@
 
 #include "emulator/cuda_emulator.h"
 #include "emulator/fiber.h"
+#include "emulator/limits.h"
 
 namespace sgm::emulator {
-
-/// Bytes of shared memory that a block may have when the launch opts in, which launch() of kernels/device.h
-/// does for dynamic memory beyond the second number, and that it may have otherwise. Of compute
-/// capability 9.0.
-inline constexpr std::size_t kMostShared = 227 * 1024, kPlainShared = 48 * 1024;
 
 /// One launch as the scheduler runs it.
 struct Grid {
@@ -37,8 +33,20 @@ class Scheduler {
   int block_barrier(bool predicate, Place place);
   std::uint64_t warp_call(WarpOp op, unsigned mask, std::uint64_t value, unsigned operand, int width,
                           Place place);
+  /// Calls all(brought) once, when every lane of the warp has come with a pointer of its own.
+  using Together = void (*)(void* const* brought);
+  void warp_together(Together all, void* mine, Place place);
   unsigned live_lanes() const;
   void* dynamic_shared() const;
+  /// A copy that the thread has not waited for, or the end of a group of them.
+  struct Copy {
+    void* to;
+    const void* from;  // null: zeros
+    std::size_t bytes;
+    bool ends_group;
+  };
+  /// Those of the running thread, oldest first.
+  std::vector<Copy>& copies() { return threads_[current_].copies; }
   /// The running block has so many bytes of static shared memory more.
   void add_static_shared(std::size_t bytes);
   /// Unwinds the thread's stack and abandons the block; run() throws Error saying which kernel, block and
@@ -60,6 +68,7 @@ class Scheduler {
     int linear = 0;
     bool at_barrier = false;
     Place barrier{};
+    std::vector<Copy> copies;
   };
 
   /// What a lane that waits in a warp function gave it.

@@ -18,6 +18,12 @@ void for_lanes(unsigned mask, Visit&& visit) {
   for (; mask != 0; mask &= mask - 1) visit(static_cast<unsigned>(std::countr_zero(mask)));
 }
 
+/// What a lane leaves in warp_together().
+struct Brought {
+  Scheduler::Together all;
+  void* mine;
+};
+
 /// What a and b make in a reduction.
 unsigned combine(WarpOp op, unsigned a, unsigned b) {
   switch (op) {
@@ -54,6 +60,7 @@ const char* name_of(WarpOp op) {
     case WarpOp::bit_xor: return "__reduce_xor_sync";
     case WarpOp::match_any: return "__match_any_sync";
     case WarpOp::match_all: return "__match_all_sync";
+    case WarpOp::together: return "an instruction of kernels/tensor_core.h";
   }
   return "warp function";
 }
@@ -90,6 +97,11 @@ std::uint64_t Scheduler::warp_call(WarpOp op, unsigned mask, std::uint64_t value
     block(current_);
   give_way();
   return warp.result[lane];
+}
+
+void Scheduler::warp_together(Together all, void* mine, Place place) {
+  const Brought brought{all, mine};
+  warp_call(WarpOp::together, 0xffffffffu, std::bit_cast<std::uint64_t>(&brought), 0, kLanes, place);
 }
 
 void Scheduler::check_mask(const Warp& warp, unsigned lane, const Deposit& deposit) {
@@ -145,7 +157,15 @@ void Scheduler::complete(Warp& warp, unsigned mask, unsigned lane) {
       for_lanes(mask, [&](unsigned j) { equal |= (warp.deposit[i].value == warp.deposit[j].value) << j; });
       warp.result[i] = equal;
     });
-  else {
+  else if (op == WarpOp::together) {
+    std::array<void*, kLanes> brought{};
+    Together all = nullptr;
+    for_lanes(mask, [&](unsigned i) {
+      const Brought& of_lane = *std::bit_cast<const Brought*>(warp.deposit[i].value);
+      brought[i] = of_lane.mine, all = of_lane.all;
+    });
+    all(brought.data());
+  } else {
     const unsigned common = common_result(warp, mask, op);
     for_lanes(mask, [&](unsigned i) { warp.result[i] = common; });
   }

@@ -39,6 +39,12 @@ class InputGradients {
   /// Takes what other ops have contributed to an input so far, as at most `most` terms, for the op to add
   /// them to its own contribution while it writes that.
   virtual std::vector<Gradient> take_others(std::size_t input, std::size_t most) = 0;
+  /// Contributes make(), unless another op that reads the same input takes `from` by the key, and makes that
+  /// on its way.
+  virtual void add_deferred(std::size_t input, const void* key, Gradient from,
+                            std::function<Gradient()> make) = 0;
+  /// What was deferred with this key; undefined where nothing was so far. Comes before take_others().
+  virtual Gradient take_deferred(std::size_t input, const void* key) = 0;
   /// Whether the op that made the input can use Gradient::sums of what this op adds.
   virtual bool wants_sums(std::size_t input) const = 0;
   /// The input's gradient as one tensor, zero at first, for ops that each use a slice of a common input: they

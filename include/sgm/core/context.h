@@ -11,6 +11,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "sgm/core/types.h"
+
 namespace sgm {
 
 /// Bytes held by tensors now, their maximum since reset_peak(), and bytes obtained from the system.
@@ -102,6 +104,8 @@ class Context {
   virtual bool is_cpu() const = 0;
   /// Whether convolutions of bf16 activations read bf16 weights here, and give bf16 gradients of them.
   virtual bool has_low_weights() const { return false; }
+  /// Whether attention over c channels is one kernel here, which keeps no weights.
+  virtual bool fuses_attention(DType /*type*/, std::int64_t /*c*/) const { return false; }
   /// One line for people: device, threads or memory, instruction set, library versions.
   virtual std::string describe() const = 0;
 

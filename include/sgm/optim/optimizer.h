@@ -14,7 +14,7 @@ double ema_decay(double rate, std::int64_t n);
 
 /// What a step did.
 struct StepReport {
-  double grad_norm = 0;  // before clipping
+  double grad_norm = 0;  // before clipping; not finite if that of any step since the last report was not
   double lr = 0;
 };
 
@@ -36,10 +36,7 @@ class Optimizer {
   void begin_step();
   void update();
   void end_step();
-  StepReport report() const;
-
-  /// The squared norm of all gradients of the last update, [1] f64.
-  const Tensor& squared_norm() const { return squared_norm_; }
+  StepReport report();
 
   std::int64_t completed_steps() const { return completed_; }
   void set_completed_steps(std::int64_t steps) { completed_ = steps; }
@@ -61,7 +58,8 @@ class Optimizer {
   double lr_ = 0;  // of the step begun last
   std::vector<Slot> slots_;
   Tensor schedule_;      // AdamSchedule
-  Tensor squared_norm_;  // [1] f64
+  Tensor squared_norm_;  // [1] f64: of all gradients of the last update
+  Tensor norm_sum_;      // [1] f64: squared norms since the last report
 };
 
 }  // namespace sgm

@@ -106,7 +106,6 @@ class Trainee {
   std::vector<Tensor> images_;  // of each micro-batch
   Tensor step_number_;          // of the noise and of the dropout masks
   Tensor loss_sum_;             // like losses(): of all micro-batches since the last read()
-  Tensor norm_sum_;             // [1] f64: squared norms, likewise
   Tensor one_;                  // like losses()
   std::int64_t unread_ = 0;
   std::size_t activation_bytes_ = 0;

@@ -1,5 +1,6 @@
 #include "backend/cpu/assign.h"
 #include "backend/cpu/group_norm_slices.h"
+#include "backend/group_norm_steps.h"
 #include "backend/scratch.h"
 
 namespace sgm {
@@ -217,6 +218,12 @@ void GroupNormGrad::cpu(Context& context) const {
   dispatch_float(x.dtype, "group_norm", [&]<class T>(T) {
     const Backward<T> backward{*this, context};
     if (!context.is_dry()) backward();
+  });
+}
+
+void GroupNormResampleGrad::cpu(Context& context) const {
+  resample_grad_in_steps(*this, context, [&]<class Op>(const Op& op) {
+    if (!context.is_dry() || TakesScratch<Op>) op.cpu(context);
   });
 }
 

@@ -4,6 +4,7 @@ target_sources(
           backend/caching_allocator.cpp
           backend/create_context.cpp
           backend/memory_source.cpp
+          backend/cpu/attention.cpp
           backend/cpu/classifier.cpp
           backend/cpu/conv.cpp
           backend/cpu/cpu_context.cpp

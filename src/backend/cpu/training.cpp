@@ -100,12 +100,13 @@ void adam(const AdamUpdate& op, const ParameterList::Entry& entry, double clip, 
 void GradientNorm::cpu(Context&) const {
   y.as<double>()[0] = for_each_chunk(
       parameters, [](const ParameterList::Entry& entry, std::int64_t first, std::int64_t last) {
-        double sum = 0;
+        double squares = 0;
         dispatch_float(entry.g.dtype, "gradient_norm", [&]<class T>(T) {
-          sum = sum_of_squares(entry.g.as<T>(), entry.g_scale, first, last);
+          squares = sum_of_squares(entry.g.as<T>(), entry.g_scale, first, last);
         });
-        return sum;
+        return squares;
       });
+  if (sum) sum.as<double>()[0] += y.as<double>()[0];
 }
 
 void AdamUpdate::cpu(Context&) const {

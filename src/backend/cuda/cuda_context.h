@@ -13,6 +13,7 @@
 
 #include "backend/caching_allocator.h"
 #include "backend/cuda/staging.h"
+#include "kernels/attention.h"
 #include "sgm/core/context.h"
 #include "sgm/core/error.h"
 
@@ -36,6 +37,7 @@ class CudaContext final : public Context {
 
   bool is_cpu() const override { return false; }
   bool has_low_weights() const override { return true; }
+  bool fuses_attention(DType type, std::int64_t c) const override { return Attention::fits_gpus(type, c); }
   std::string describe() const override;
   void* allocate(std::size_t bytes) override;
   void release(void* data, std::size_t bytes) noexcept override;
