@@ -8,10 +8,15 @@
 
 namespace {
 
+void* open_library() {
+  void* const library = dlopen(SGM_CUBLASLT_NAME, RTLD_NOW | RTLD_LOCAL);
+  return library ? library : dlopen(SGM_CUBLASLT_PATH, RTLD_NOW | RTLD_LOCAL);
+}
+
 /// The library's function of the same type and name.
 template <class F>
 F* find(F*, const char* name) {
-  static void* const library = dlopen(SGM_CUBLASLT_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+  static void* const library = open_library();
   void* const found = library ? dlsym(library, name) : nullptr;
   const char* const problem = found ? nullptr : dlerror();
   sgm::check(found != nullptr, "cuBLASLt: ", problem ? problem : "it could not be opened",

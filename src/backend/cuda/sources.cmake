@@ -25,8 +25,10 @@ target_sources(
           ${SGM_CUDA_KERNELS})
 target_compile_definitions(sgm PUBLIC SGM_WITH_CUDA)
 target_link_libraries(sgm PRIVATE CUDA::cudart ${SGM_CUDNN_LIBRARY} ${CMAKE_DL_LIBS})
-# Programs find it beside the CUDA runtime.
+# Programs find it beside the CUDA runtime, or where it was when they were built.
 set_source_files_properties(
   backend/cuda/cublaslt_at_first_use.cpp
-  PROPERTIES COMPILE_DEFINITIONS "SGM_CUBLASLT_LIBRARY=\"libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}\"")
+  PROPERTIES
+    COMPILE_DEFINITIONS
+    "SGM_CUBLASLT_NAME=\"libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}\";SGM_CUBLASLT_PATH=\"${CUDA_cublasLt_LIBRARY}\"")
 sgm_cuda_options(sgm)
