@@ -14,6 +14,7 @@
 
 #include "bench/timing.h"
 #include "core/spin_briefly.h"
+#include "score/random_model.h"
 #include "sgm/core/captured_step.h"
 #include "sgm/core/error.h"
 #include "sgm/core/precision.h"
@@ -68,22 +69,6 @@ Timing time_training(const Config& config, Context& context, const Options& o) {
   timing.why_not_captured = trainer.why_not_captured();
   return timing;
 }
-
-/// A network with random weights as a score.
-struct RandomModel {
-  std::unique_ptr<ScoreNetwork> network;
-  std::unique_ptr<SDE> sde;
-  ScoreFn score;
-  Shape batch;
-
-  RandomModel(const Config& config, Context& context)
-      : network(create_network(config, context)),
-        sde(create_sde(config.sde)),
-        score(score_function(*network, *sde, config.training.continuous,
-                             use_precision(context, config.training.precision))),
-        batch{config.training.batch_size, config.data.image_size, config.data.image_size,
-              config.data.num_channels} {}
-};
 
 Timing time_forward(const Config& config, Context& context, const Options& o) {
   const RandomModel model(config, context);

@@ -46,6 +46,21 @@ class DeviceTest : public testing::TestWithParam<std::string> {
   std::unique_ptr<Context> context_;
 };
 
+/// Of what there is on GPUs only.
+class CudaTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string problem = why_no_cuda();
+    if (!problem.empty()) GTEST_SKIP() << problem;
+    context_ = create_context("cuda");
+  }
+
+  Context& context() { return *context_; }
+
+ private:
+  std::unique_ptr<Context> context_;
+};
+
 /// The element types of activations that a device computes in.
 inline std::vector<DType> storage_types(const Context& context) {
   if (context.is_cpu()) return {DType::f32, DType::bf16, DType::f64};

@@ -13,14 +13,9 @@ namespace {
 
 constexpr std::size_t kKilobyte = 1024;
 
-class AttentionTiles : public testing::Test {
+class AttentionTiles : public CudaTest {
  protected:
-  void SetUp() override {
-    const std::string problem = why_no_cuda();
-    if (!problem.empty()) GTEST_SKIP() << problem;
-    context_ = create_context("cuda");
-  }
-  CudaContext& device() { return cuda(*context_); }
+  CudaContext& device() { return cuda(context()); }
 
   /// y, log-sum-exp, dqkv and its sums with at most so much shared memory.
   std::vector<std::vector<double>> results(std::size_t shared, std::int64_t n, std::int64_t t,
@@ -38,9 +33,6 @@ class AttentionTiles : public testing::Test {
         device());
     return {y.values(), lse.values(), dqkv.values(), sums.values()};
   }
-
- private:
-  std::unique_ptr<Context> context_;
 };
 
 TEST_F(AttentionTiles, GiveTheSameResultsInTheMemoryOfEveryGpu) {

@@ -9,17 +9,9 @@
 namespace sgm {
 namespace {
 
-class DirectConv : public testing::Test {
+class DirectConv : public CudaTest {
  protected:
-  void SetUp() override {
-    const std::string problem = why_no_cuda();
-    if (!problem.empty()) GTEST_SKIP() << problem;
-    context_ = create_context("cuda");
-  }
-  CudaContext& device() { return cuda(*context_); }
-
- private:
-  std::unique_ptr<Context> context_;
+  CudaContext& device() { return cuda(context()); }
 };
 
 struct Case {

@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/roofline.h"
+#include "score/random_model.h"
 #include "sgm/core/precision.h"
 #include "sgm/data/dataset.h"
 #include "sgm/io/atomic_file.h"
@@ -46,22 +47,6 @@ Steps training_steps(const Config& config, Context& context, bool capture) {
     while (after_step());
   };
 }
-
-/// A network with random weights as a score.
-struct RandomModel {
-  std::unique_ptr<ScoreNetwork> network;
-  std::unique_ptr<SDE> sde;
-  ScoreFn score;
-  Shape batch;
-
-  RandomModel(const Config& config, Context& context)
-      : network(create_network(config, context)),
-        sde(create_sde(config.sde)),
-        score(score_function(*network, *sde, config.training.continuous,
-                             use_precision(context, config.training.precision))),
-        batch{config.training.batch_size, config.data.image_size, config.data.image_size,
-              config.data.num_channels} {}
-};
 
 Steps evaluations(const Config& config, Context& context) {
   auto model = std::make_shared<RandomModel>(config, context);

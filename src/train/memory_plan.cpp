@@ -1,8 +1,8 @@
 #include "sgm/train/memory_plan.h"
 
-#include "sgm/core/bytes.h"
-
 #include <algorithm>
+
+#include "sgm/core/bytes.h"
 
 namespace sgm {
 namespace {

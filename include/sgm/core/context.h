@@ -102,7 +102,7 @@ class Context {
   virtual ~Context() = default;
 
   virtual bool is_cpu() const = 0;
-  /// Whether convolutions of bf16 activations read bf16 weights here, and give bf16 gradients of them.
+  /// Whether convolutions of bf16 activations read bf16 weights here.
   virtual bool has_low_weights() const { return false; }
   /// Whether attention over c channels is one kernel here, which keeps no weights.
   virtual bool fuses_attention(DType /*type*/, std::int64_t /*c*/) const { return false; }
