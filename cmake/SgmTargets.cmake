@@ -26,14 +26,16 @@ endfunction()
 if(SGM_SANITIZE)
   set(SGM_QUICK_COMPILE -O0 -fno-sanitize=alignment,null,object-size,vptr)
 else()
-  set(SGM_QUICK_COMPILE -O1)
+  set(SGM_QUICK_COMPILE -Og)
 endif()
 
-# sgm_test(name): tests/<name>.cpp, linked with GoogleTest, every TEST registered with ctest.
+# sgm_test(name part...): tests/test_<part>.cpp in one program with GoogleTest, every TEST registered with ctest.
 function(sgm_test name)
-  add_executable(${name} ${name}.cpp)
+  list(TRANSFORM ARGN PREPEND test_ OUTPUT_VARIABLE sources)
+  list(TRANSFORM sources APPEND .cpp)
+  add_executable(${name} ${sources})
   sgm_compile_options(${name})
-  target_link_libraries(${name} PRIVATE sgm::sgm GTest::gtest_main ${ARGN})
+  target_link_libraries(${name} PRIVATE sgm::sgm GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(${name} PRIVATE SGM_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}/golden"
                                              SGM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

@@ -119,7 +119,7 @@ all_results() {
     case $file in *.log.results) continue ;; esac
     name=${file##*/}
     awk -v program="${name%.results}" '{
-      gpu = $1 ~ /\/[^\/]*cuda[^\/]*$/ || program ~ /^test_(cuda|direct_conv)/ || $1 == "Cli.gpu_run"
+      gpu = $1 ~ /\/[^\/]*cuda[^\/]*$/ || program == "test_cuda" || $1 == "Cli.gpu_run"
       sub(/\t/, "\t" (gpu ? "gpu" : "cpu") "\t"); print program "\t" $0 }' "$file"
   done
 }
@@ -146,7 +146,7 @@ check_tests() {
   [ $slots -le 4 ] || slots=4
   # Those of the GPU first: they are what the machine is for.
   for program in $(printf '%s\n' "$build"/tests/test_* |
-    awk '{ print (/test_(cu|dev|direct|kern|op|samp|train)/ ? 0 : 1), $0 }' | sort | cut -d ' ' -f 2); do
+    awk '{ print (/test_(cu|ops|samp|train)/ ? 0 : 1), $0 }' | sort | cut -d ' ' -f 2); do
     [ -f "$program" ] && [ -x "$program" ] || continue
     while [ "$(jobs -rp | wc -l)" -ge $slots ]; do wait -n; done
     run_program "$program" &

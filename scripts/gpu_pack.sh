@@ -39,7 +39,7 @@ sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$build/CMakeCache.txt" >"$pack/bu
 
 # Programs whose tests run on a GPU: all of them do, or some have "cuda" as their parameter.
 has_gpu_tests() {
-  case ${1##*/} in test_attention | test_cuda* | test_cudnn* | test_curand | test_direct_conv) return ;; esac
+  case ${1##*/} in test_cuda | test_curand) return ;; esac
   "$1" --gtest_list_tests | grep -q '^  [^ ]*/[^ ]*cuda'
 }
 

@@ -29,6 +29,16 @@ inline nlohmann::json golden_file(const std::string& name) {
   return nlohmann::json::parse(file);
 }
 
+/// Of one element.
+struct Moments {
+  double mean, variance;
+};
+
+/// Whether the SDE has the Markov chain that the predictor walks back.
+inline bool has_chain(const std::string& sde, const std::string& predictor) {
+  return sde != "subvpsde" || predictor != "ancestral_sampling";
+}
+
 /// A score function given by f(x, time) for single elements.
 template <class F>
 ScoreFn elementwise_score(const F& f) {

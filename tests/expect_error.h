@@ -26,4 +26,20 @@ void expect_error(const std::vector<std::string>& parts, Body&& body) {
   }
 }
 
+/// The one line of the Error that run() throws; empty where it throws none.
+template <class Run>
+std::string error_of(Run&& run) {
+  try {
+    run();
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+inline void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "in: " << text << "\nmissing: " << part;
+}
+
 }  // namespace sgm

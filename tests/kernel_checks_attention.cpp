@@ -6,16 +6,16 @@
 namespace sgm {
 namespace {
 
-struct Sizes {
+struct AttentionSizes {
   std::int64_t n, t, c;
 };
 // One token; tiles that are not full, of tokens and of channels; several tiles; the networks' shapes.
-constexpr Sizes kSizes[] = {{1, 1, 16},  {2, 5, 48},   {1, 33, 16},   {1, 64, 32},
-                            {2, 81, 80}, {3, 16, 256}, {1, 130, 144}, {1, 256, 256}};
+constexpr AttentionSizes kSizes[] = {{1, 1, 16},  {2, 5, 48},   {1, 33, 16},   {1, 64, 32},
+                                     {2, 81, 80}, {3, 16, 256}, {1, 130, 144}, {1, 256, 256}};
 
 /// The definition, in double: of the operands as they are.
 struct Formula {
-  Sizes s;
+  AttentionSizes s;
   double scale;
   std::vector<double> qkv;
 
@@ -84,7 +84,7 @@ struct Formula {
 };
 
 /// scores: about their standard deviation.
-Formula formula(const Sizes& s, DType dtype, double scores) {
+Formula formula(const AttentionSizes& s, DType dtype, double scores) {
   return {s, scores / std::sqrt(static_cast<double>(s.c)), normals(3 * s.n * s.t * s.c, 1, dtype)};
 }
 
@@ -95,7 +95,7 @@ Tolerance tolerance(DType dtype) {
 }
 
 void check_attention(Context& context, DType dtype) {
-  for (const Sizes& s : kSizes)
+  for (const AttentionSizes& s : kSizes)
     // Scores of all sizes: an exponential of 300 must not overflow.
     for (const double size : {1.0, 100.0}) {
       SCOPED_TRACE(testing::Message() << s.n << " x " << s.t << " x " << s.c << ", scores of " << size);
@@ -114,7 +114,7 @@ void check_attention(Context& context, DType dtype) {
 }
 
 void check_attention_grad(Context& context, DType dtype) {
-  for (const Sizes& s : kSizes)
+  for (const AttentionSizes& s : kSizes)
     for (const bool with_sums : {true, false}) {
       SCOPED_TRACE(testing::Message() << s.n << " x " << s.t << " x " << s.c << ", sums " << with_sums);
       if (!with_sums && s.t > 130) continue;

@@ -93,15 +93,15 @@ void check_bilinear(Context& context, DType dtype) {
   }
 }
 
-struct NormCase {
+struct InstanceNormCase {
   Shape x;
   int rows;  // of the table; 0: one, without labels
 };
-const NormCase kNorms[] = {
+const InstanceNormCase kInstanceNorms[] = {
     {{1, 1, 3, 2}, 0}, {{3, 3, 5, 7}, 4}, {{5, 2, 3, 40}, 3}, {{2, 9, 9, 130}, 0}, {{2, 20, 20, 16}, 4}};
 
 /// Operands of a normalisation and its statistics.
-struct NormOperands {
+struct InstanceNormOperands {
   DType type;  // of the table and the statistics
   std::int64_t n, hw, c, rows;
   std::vector<double> labels;
@@ -109,7 +109,7 @@ struct NormOperands {
   Values x, table;
   naive::Levels stats;
 
-  NormOperands(const NormCase& norm, DType dtype)
+  InstanceNormOperands(const InstanceNormCase& norm, DType dtype)
       : type(parameter_type(dtype)),
         n(norm.x[0]),
         hw(norm.x[1] * norm.x[2]),
@@ -127,8 +127,8 @@ struct NormOperands {
 };
 
 void check_instance_norm(Context& context, DType dtype) {
-  for (const NormCase& norm : kNorms) {
-    const NormOperands o(norm, dtype);
+  for (const InstanceNormCase& norm : kInstanceNorms) {
+    const InstanceNormOperands o(norm, dtype);
     SCOPED_TRACE(testing::Message() << norm.x << ", " << norm.rows << " rows");
     const Guarded x(context, o.x.data, dtype), table(context, o.table.data, o.type),
         label(context, o.labels, DType::f64), y(context, norm.x.numel(), dtype),
@@ -149,10 +149,10 @@ void check_instance_norm(Context& context, DType dtype) {
 }
 
 /// The gradients from the formula: of the normalised channels, and through their levels.
-struct NormGradients {
+struct InstanceNormGradients {
   std::vector<double> dx, dtable;
 
-  NormGradients(const NormOperands& o, const std::vector<double>& dy)
+  InstanceNormGradients(const InstanceNormOperands& o, const std::vector<double>& dy)
       : dx(dy.size()), dtable(o.table.data.size()) {
     const auto c = static_cast<std::size_t>(o.c), hw = static_cast<std::size_t>(o.hw);
     const double count = static_cast<double>(o.hw), channels = static_cast<double>(o.c);
@@ -189,11 +189,11 @@ struct NormGradients {
 };
 
 void check_instance_norm_grad(Context& context, DType dtype) {
-  for (const NormCase& norm : kNorms) {
-    const NormOperands o(norm, dtype);
+  for (const InstanceNormCase& norm : kInstanceNorms) {
+    const InstanceNormOperands o(norm, dtype);
     SCOPED_TRACE(testing::Message() << norm.x << ", " << norm.rows << " rows");
     const std::vector<double> dy = normals(norm.x.numel(), 5, dtype);
-    const NormGradients exact(o, map(dy, [](double value, auto) { return kScale * value; }));
+    const InstanceNormGradients exact(o, map(dy, [](double value, auto) { return kScale * value; }));
     const Guarded x(context, o.x.data, dtype), table(context, o.table.data, o.type),
         label(context, o.labels, DType::f64), mean(context, o.stats.moments.mean, o.type),
         rstd(context, o.stats.moments.rstd, o.type), level(context, o.stats.level, o.type),

@@ -5,16 +5,6 @@
 namespace sgm {
 namespace {
 
-using Vars = std::span<const Var>;
-using Inputs = std::vector<Values>;
-
-template <class... Parts>
-std::string text_of(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return text.str();
-}
-
 // Rank 1 to 4, one element, primes, channels that are no multiple of 4, and a shape of the networks.
 const std::vector<Shape> kPlainShapes = {{1}, {7}, {5, 13}, {1, 1, 1, 1}, {2, 3, 5, 7}, {2, 16, 16, 128}};
 
@@ -23,7 +13,7 @@ constexpr Tolerance kOneRounding = {1.2e-7, 4e-7};
 constexpr Tolerance kThreeRoundings = {8e-3, 1.2e-2};  // of bf16
 
 template <class F>
-Values map(const Values& x, F&& f) {
+Values mapped(const Values& x, F&& f) {
   Values y = x;
   for (double& value : y.data) value = f(value);
   return y;
@@ -58,7 +48,7 @@ void add_elementwise(std::vector<OpRow>& rows, const Shape& s) {
          .op = "affine",
          .inputs = {{s}},
          .build = [=](Vars v) { return affine(v[0], factor, shift); },
-         .naive = [=](const Inputs& v) { return map(v[0], [=](double x) { return factor * x + shift; }); },
+         .naive = [=](const Inputs& v) { return mapped(v[0], [=](double x) { return factor * x + shift; }); },
          .f32 = kOneRounding});
   const std::vector<double> scale = random_values(s[0], 7, 1.0);
   rows.push_back({.name = text_of("scale_images ", s),
@@ -111,7 +101,7 @@ void add_activations(std::vector<OpRow>& rows, const Shape& s) {
                     .build = [=](Vars v) { return activate(v[0], activation); },
                     .naive =
                         [=](const Inputs& v) {
-                          return map(v[0], [=](double x) { return naive::activate(activation, x); });
+                          return mapped(v[0], [=](double x) { return naive::activate(activation, x); });
                         },
                     .affine = false,
                     // An exponential to 2 ulp, then two or three more roundings.

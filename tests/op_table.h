@@ -1,12 +1,17 @@
 #pragma once
 // One row for every differentiable op, option and shape that is worth a test. All tests of ops walk it.
 
+#include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "check.h"
 
 namespace sgm {
+
+using Vars = std::span<const Var>;
+using Inputs = std::vector<Values>;
 
 enum class Role {
   activation,  // [N, ...]
@@ -34,6 +39,14 @@ struct OpRow {
   // By default one rounding of values, and of gradients two, 2^-8 each.
   Tolerance bf16_value = {4e-3, 4e-3}, bf16_gradient = {6e-3, 8e-3};
 };
+
+/// The parts, printed one after the other.
+template <class... Parts>
+std::string text_of(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
 
 std::vector<OpRow> op_table();
 

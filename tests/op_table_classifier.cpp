@@ -6,9 +6,6 @@
 namespace sgm {
 namespace {
 
-using Vars = std::span<const Var>;
-using Inputs = std::vector<Values>;
-
 std::string named(const char* op, const Shape& shape) {
   std::ostringstream text;
   text << op << ' ' << shape;

@@ -4,16 +4,6 @@
 namespace sgm {
 namespace {
 
-using Vars = std::span<const Var>;
-using Inputs = std::vector<Values>;
-
-template <class... Parts>
-std::string text_of(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return text.str();
-}
-
 void add_poolings(std::vector<OpRow>& rows) {
   for (const Shape& s : {Shape{1, 1, 1, 1}, {2, 3, 7, 5}, {1, 9, 6, 8}, {1, 16, 16, 64}})
     for (const int radius : {0, 1, 2}) {

@@ -101,9 +101,9 @@ TEST(Constraints, EqualTheOriginalImplementation) {
 
 // ---- Correlated Gaussian pairs: of every two pixels of a row the first is known ----
 
-constexpr double kMean[2] = {0.4, 0.2}, kStd[2] = {0.5, 0.3}, kCorrelation = 0.8, kKnown = 1.0;
+constexpr double kPairMean[2] = {0.4, 0.2}, kStd[2] = {0.5, 0.3}, kCorrelation = 0.8, kKnown = 1.0;
 constexpr std::int64_t kImages = 64, kPairs = 64;  // pairs in an image
-constexpr double kCount = kImages * kPairs;
+constexpr double kPointCount = kImages * kPairs;
 
 struct Precision {
   double known, both, unknown;
@@ -133,8 +133,8 @@ ScoreFn pair_score(const SDE& sde, const Watch& watch = {}) {
       const Marginal at = marginal(sde, times[n]);
       const Precision p = precision(at);
       for (std::size_t i = n * per_image; i < (n + 1) * per_image; i += 2) {
-        const double u = static_cast<double>(values[i]) - at.mean_coeff * kMean[0],
-                     v = static_cast<double>(values[i + 1]) - at.mean_coeff * kMean[1];
+        const double u = static_cast<double>(values[i]) - at.mean_coeff * kPairMean[0],
+                     v = static_cast<double>(values[i + 1]) - at.mean_coeff * kPairMean[1];
         values[i] = static_cast<float>(-p.known * u - p.both * v);
         values[i + 1] = static_cast<float>(-p.both * u - p.unknown * v);
       }
@@ -153,24 +153,20 @@ SampleRequest pair_request(Context& context, const SDE& sde) {
   return request;
 }
 
-struct Moments {
-  double mean, variance;
-};
-
 /// Of every second number, from `first` on.
 Moments moments(const std::vector<float>& x, std::size_t first) {
   Moments result{0.0, 0.0};
-  for (std::size_t i = first; i < x.size(); i += 2) result.mean += static_cast<double>(x[i]) / kCount;
+  for (std::size_t i = first; i < x.size(); i += 2) result.mean += static_cast<double>(x[i]) / kPointCount;
   for (std::size_t i = first; i < x.size(); i += 2)
-    result.variance += std::pow(static_cast<double>(x[i]) - result.mean, 2) / kCount;
+    result.variance += std::pow(static_cast<double>(x[i]) - result.mean, 2) / kPointCount;
   return result;
 }
 
 /// Within five standard errors.
 void expect_moments(const Moments& actual, const Moments& expected) {
-  EXPECT_TRUE(std::abs(actual.mean - expected.mean) <= 5.0 * std::sqrt(expected.variance / kCount))
+  EXPECT_TRUE(std::abs(actual.mean - expected.mean) <= 5.0 * std::sqrt(expected.variance / kPointCount))
       << "mean " << actual.mean << " is not " << expected.mean;
-  EXPECT_TRUE(std::abs(actual.variance / expected.variance - 1.0) <= 5.0 * std::sqrt(2.0 / kCount))
+  EXPECT_TRUE(std::abs(actual.variance / expected.variance - 1.0) <= 5.0 * std::sqrt(2.0 / kPointCount))
       << "variance " << actual.variance << " is not " << expected.variance;
 }
 
@@ -179,8 +175,8 @@ void expect_moments(const Moments& actual, const Moments& expected) {
 Moments after(const Moments& x, const ReverseStep& step, const Marginal& at) {
   const Precision p = precision(at);
   const double factor = step.a - step.b * p.unknown, pull = step.b * p.both;
-  const double offset = at.mean_coeff * (kKnown - kMean[0]);
-  return {factor * x.mean + step.b * p.unknown * at.mean_coeff * kMean[1] - pull * offset,
+  const double offset = at.mean_coeff * (kKnown - kPairMean[0]);
+  return {factor * x.mean + step.b * p.unknown * at.mean_coeff * kPairMean[1] - pull * offset,
           factor * factor * x.variance + pull * pull * at.std * at.std + step.c * step.c};
 }
 
@@ -198,12 +194,8 @@ Moments predicted(const SDE& sde, const SamplingConfig& config, int steps) {
 
 /// The unknown pixel given the known one.
 Moments exact_conditional() {
-  return {kMean[1] + kCorrelation * kStd[1] / kStd[0] * (kKnown - kMean[0]),
+  return {kPairMean[1] + kCorrelation * kStd[1] / kStd[0] * (kKnown - kPairMean[0]),
           kStd[1] * kStd[1] * (1.0 - kCorrelation * kCorrelation)};
-}
-
-bool has_chain(const std::string& sde, const std::string& predictor) {
-  return sde != "subvpsde" || predictor != "ancestral_sampling";
 }
 
 TEST(Constraints, MomentsAreThoseOfTheLinearRecursion) {

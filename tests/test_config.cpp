@@ -9,8 +9,9 @@
 #include <sstream>
 #include <variant>
 
+#include "expect_error.h"
 #include "sgm/core/config.h"
-#include "sgm/core/error.h"
+#include "temp_folder.h"
 
 namespace sgm {
 namespace {
@@ -34,28 +35,8 @@ void expect_equal(const Config& a, const Config& b) {
   for (std::size_t i = 0; i < left.size(); ++i) EXPECT_TRUE(left[i] == right[i]) << left[i].first;
 }
 
-/// The message of the Error that `run` throws; empty when it throws none.
-template <class Run>
-std::string error_of(Run&& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-std::string parse_error_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+std::string config_error(const std::string& text, const std::vector<std::string>& overrides = {}) {
   return error_of([&] { parse_config(text, "run.toml", overrides); });
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "in: " << text << "\nmissing: " << part;
-}
-
-std::string text_of_file(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 const fs::path kConfigs = fs::path(SGM_SOURCE_DIR) / "configs";
@@ -149,7 +130,7 @@ TEST(Config, MessagesNameFileLineKeyAndRemedy) {
       {"[optim]\nlr = \"\xff\"\n", {"run.toml:2"}},
   };
   for (const BadText& bad : cases) {
-    const std::string message = parse_error_of(bad.text);
+    const std::string message = config_error(bad.text);
     for (const std::string& part : bad.message) expect_contains(message, part);
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
@@ -159,7 +140,7 @@ TEST(Config, EveryPrefixOfAFileIsReadOrRefusedInOneLine) {
   const std::string text = text_of_file(kConfigs / "mnist.toml");
   ASSERT_GT(text.size(), 100u);
   for (std::size_t size = 0; size < text.size(); ++size) {
-    const std::string message = parse_error_of(text.substr(0, size));
+    const std::string message = config_error(text.substr(0, size));
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
 }
@@ -167,14 +148,14 @@ TEST(Config, EveryPrefixOfAFileIsReadOrRefusedInOneLine) {
 TEST(Config, DeepNestingIsRefusedAndNotFollowed) {
   std::string parts = "a";
   for (int i = 0; i < 30000; ++i) parts += ".a";
-  expect_contains(parse_error_of(parts + " = 1\n"), "parts");
-  expect_contains(parse_error_of('[' + parts + "]\n"), "parts");
-  EXPECT_NE(parse_error_of("x = " + std::string(60000, '[')), "");
+  expect_contains(config_error(parts + " = 1\n"), "parts");
+  expect_contains(config_error('[' + parts + "]\n"), "parts");
+  EXPECT_NE(config_error("x = " + std::string(60000, '[')), "");
   std::string tables = "x = ";
   for (int i = 0; i < 2000; ++i) tables += "{a.a.a.a.a.a.a.a = [";
-  EXPECT_NE(parse_error_of(tables), "");
-  expect_contains(parse_error_of(std::string(1 << 20, '#')), "too long");
-  expect_contains(parse_error_of("", {"data.path={" + parts + "=1}", "optim.lr={" + parts + "=1}"}), "parts");
+  EXPECT_NE(config_error(tables), "");
+  expect_contains(config_error(std::string(1 << 20, '#')), "too long");
+  expect_contains(config_error("", {"data.path={" + parts + "=1}", "optim.lr={" + parts + "=1}"}), "parts");
 }
 
 TEST(Overrides, SetKeysOfEveryKindInOrder) {
@@ -228,7 +209,7 @@ TEST(Overrides, MessagesNameTheOverride) {
       {"optim.lr=-1", "optim.lr must be positive"},
   };
   for (const auto& [text, part] : cases) {
-    const std::string message = parse_error_of("", {text});
+    const std::string message = config_error("", {text});
     expect_contains(message, part);
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
@@ -297,7 +278,7 @@ TEST(Validation, RefusesWhatLiesOutsideOfItsRange) {
       {{"sampling.snapshot_count=0"}, "sampling.snapshot_count"},
       {{"sampling.snapshot_steps=-1"}, "sampling.snapshot_steps"},
   };
-  for (const auto& [overrides, part] : cases) expect_contains(parse_error_of("", overrides), part);
+  for (const auto& [overrides, part] : cases) expect_contains(config_error("", overrides), part);
 }
 
 TEST(Validation, AcceptsTheEdgesOfTheRanges) {
@@ -305,9 +286,9 @@ TEST(Validation, AcceptsTheEdgesOfTheRanges) {
        {"model.dropout=0", "model.ema_rate=0", "model.init_scale=0", "sde.beta_min=0", "optim.grad_clip=-1",
         "optim.warmup=0", "model.fir_kernel=[1,1]", "model.fir_kernel=[1,2,1]", "sde.num_scales=1",
         "training.batch_size=1", "model.attn_resolutions=[32,16,8,4]", "training.precision=bf16"})
-    EXPECT_EQ(parse_error_of("", {text}), "") << text;
-  EXPECT_EQ(parse_error_of("", {"sde.name=vpsde", "sde.num_scales=21"}), "");
-  EXPECT_EQ(parse_error_of("", {"data.image_size=7", "model.ch_mult=[2]", "model.attn_resolutions=[7]"}), "");
+    EXPECT_EQ(config_error("", {text}), "") << text;
+  EXPECT_EQ(config_error("", {"sde.name=vpsde", "sde.num_scales=21"}), "");
+  EXPECT_EQ(config_error("", {"data.image_size=7", "model.ch_mult=[2]", "model.attn_resolutions=[7]"}), "");
 }
 
 class ConfigFiles : public testing::Test {

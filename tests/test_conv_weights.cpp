@@ -10,22 +10,22 @@
 namespace sgm {
 namespace {
 
-struct Case {
+struct WeightsCase {
   Shape x;
   std::int64_t k, filter;
 };
 
 class ConvWeights : public testing::TestWithParam<DType> {
  protected:
-  static constexpr Case kSmall = {{1, 5, 5, 8}, 16, 3}, kPointwise = {{1, 5, 5, 8}, 8, 1},
-                        kTiles = {{1, 8, 8, 32}, 32, 3};
+  static constexpr WeightsCase kSmall = {{1, 5, 5, 8}, 16, 3}, kPointwise = {{1, 5, 5, 8}, 8, 1},
+                               kTiles = {{1, 8, 8, 32}, 32, 3};
 
-  static Tensor weights(Context& context, const Case& c, std::uint32_t stream) {
+  static Tensor weights(Context& context, const WeightsCase& c, std::uint32_t stream) {
     const Shape shape{c.k, c.filter, c.filter, c.x[3]};
     return tensor_of(context, rounded(random_values(shape.numel(), stream), GetParam()), shape, DType::f32);
   }
   /// conv2d of fixed images with no gradient wanted, and what it should be.
-  static void expect_right(Context& context, const Case& c, const Tensor& w) {
+  static void expect_right(Context& context, const WeightsCase& c, const Tensor& w) {
     const Values x{c.x, rounded(random_values(c.x.numel(), 99), GetParam())};
     const int pad = static_cast<int>(c.filter / 2);
     const Conv2dParams params{1, pad, pad};
@@ -38,7 +38,7 @@ class ConvWeights : public testing::TestWithParam<DType> {
 
 TEST_P(ConvWeights, AreReadAgainWhenTheyChange) {
   const auto context = create_context("cpu", 1);
-  for (const Case& c : {kSmall, kPointwise, kTiles}) {
+  for (const WeightsCase& c : {kSmall, kPointwise, kTiles}) {
     Tensor w = weights(*context, c, 1);
     expect_right(*context, c, w);
     expect_right(*context, c, w);
@@ -56,7 +56,7 @@ TEST_P(ConvWeights, AreReadAgainWhenTheyChange) {
 
 TEST_P(ConvWeights, AreNotThoseOfATensorThatLivedAtTheSameAddress) {
   const auto context = create_context("cpu", 1);
-  for (const Case& c : {kSmall, kPointwise, kTiles})
+  for (const WeightsCase& c : {kSmall, kPointwise, kTiles})
     for (std::uint32_t stream = 0; stream < 4; ++stream)
       expect_right(*context, c, weights(*context, c, stream));
 }

@@ -174,8 +174,9 @@ TEST_P(Devices, SamplesAreTheCpus) {
       };
       const std::vector<double> expected = sample(*cpu);
       double amplified = 0.0;
-      for (const double part : {1.0, -1.0, 0.5, -0.5})
-        amplified = std::max(amplified, relative_l2(sample(*cpu, 1.0 + part * kRoundings), expected));
+      if (!context().is_cpu())
+        for (const double part : {1.0, -1.0, 0.5, -0.5})
+          amplified = std::max(amplified, relative_l2(sample(*cpu, 1.0 + part * kRoundings), expected));
       EXPECT_LT(amplified, 1e-3);
       expect_close(sample(context()), expected, {std::max(1e-5, 3.0 * amplified)});
     }
@@ -196,7 +197,7 @@ TEST_P(Devices, CapturedUpdatesGiveTheSameSamples) {
       sampling.method = "pc";
       sampling.predictor = "euler_maruyama";
       sampling.corrector = corrector;
-      sampling.n_steps_each = 2;
+      sampling.n_steps_each = corrector[0] == 'l' ? 2 : 1;
       sampling.steps = 24;
       TinyRun run(config, context());
       const auto sampler = create_sampler(run.trainer.sde(), sampling);
@@ -209,20 +210,22 @@ TEST_P(Devices, CapturedUpdatesGiveTheSameSamples) {
           request.constraint = inpainting(run.trainer.sde(), Tensor::full(context(), request.shape, 0.3),
                                           checkerboard(context()));
         const SampleResult result = sampler->sample(context(), score, request);
-        EXPECT_EQ(result.nfe, std::vector<std::int64_t>(2, corrector[0] == 'n' ? 24 : 72));
+        const std::int64_t each = corrector[0] == 'n' ? 1 : 1 + sampling.n_steps_each;
+        EXPECT_EQ(result.nfe, std::vector<std::int64_t>(2, 24 * each));
         return result.x.to_host();
       };
+      const auto launches = [&] {
+        std::int64_t sum = 0;
+        for (const LaunchCount& count : context().take_launch_counts()) sum += count.launches;
+        return sum;
+      };
+      launches();
       const std::vector<float> plain = sample(false);
-      context().take_launch_counts();
-      const std::vector<float> captured = sample(true);
-      std::int64_t launches = 0;
-      for (const LaunchCount& count : context().take_launch_counts()) launches += count.launches;
-      EXPECT_EQ(captured, plain);
-      if (context().is_cpu()) continue;
-      sample(false);
-      std::int64_t launches_plain = 0;
-      for (const LaunchCount& count : context().take_launch_counts()) launches_plain += count.launches;
-      EXPECT_LT(launches, launches_plain / 2);  // most updates were replayed
+      const std::int64_t launches_plain = launches();
+      EXPECT_EQ(sample(true), plain);
+      if (!context().is_cpu()) {
+        EXPECT_LT(launches(), launches_plain / 2);  // most updates were replayed
+      }
     }
 }
 

@@ -10,29 +10,15 @@
 #include <fstream>
 #include <iterator>
 
-#include "sgm/core/error.h"
+#include "expect_error.h"
 #include "sgm/io/append_file.h"
 #include "sgm/io/safetensors.h"
+#include "temp_folder.h"
 
 namespace sgm {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <class Run>
-std::string error_of(Run&& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  }
-  return "";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "in: " << text << "\nmissing: " << part;
-}
 
 std::string file_of(const std::string& header, std::size_t data_bytes) {
   const std::uint64_t length = header.size();
@@ -41,13 +27,8 @@ std::string file_of(const std::string& header, std::size_t data_bytes) {
   return file + header + std::string(data_bytes, '\x3f');
 }
 
-std::string parse_error_of(const std::string& file) {
+std::string safetensors_error(const std::string& file) {
   return error_of([&] { parse_safetensors(std::as_bytes(std::span(file)), "x.safetensors"); });
-}
-
-std::string text_of_file(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 /// While it lives, files of this process cannot grow beyond `bytes`: writing fails as on a full disk.
@@ -217,7 +198,7 @@ TEST(SafeTensors, DamagedHeadersAreRefusedWithTheReason) {
       {R"({"a\nb":{"dtype":"F32"}})", 0, "tensor 'a?b'"},
   };
   for (const Case& c : cases) {
-    const std::string message = parse_error_of(file_of(c.header, c.data));
+    const std::string message = safetensors_error(file_of(c.header, c.data));
     expect_contains(message, c.reason);
     expect_contains(message, "x.safetensors: ");
   }
@@ -228,10 +209,10 @@ TEST(SafeTensors, HugeHeaderLengthsAreRefusedBeforeAllocating) {
        {std::uint64_t{3}, std::uint64_t{1} << 40, ~std::uint64_t{0}, ~std::uint64_t{0} - 7}) {
     std::string file = file_of("{}", 0);
     std::memcpy(file.data(), &length, sizeof length);
-    expect_contains(parse_error_of(file), "announces a header of " + std::to_string(length));
+    expect_contains(safetensors_error(file), "announces a header of " + std::to_string(length));
   }
   for (std::size_t size = 0; size < 8; ++size)
-    expect_contains(parse_error_of(std::string(size, '\0')), "too few for a safetensors file");
+    expect_contains(safetensors_error(std::string(size, '\0')), "too few for a safetensors file");
 }
 
 TEST_F(SafeTensorsFiles, EveryTruncationIsRefused) {
@@ -240,11 +221,11 @@ TEST_F(SafeTensorsFiles, EveryTruncationIsRefused) {
   const std::string whole = text_of_file(path);
   const fs::path cut = folder_ / "cut.safetensors";
   for (std::size_t size = 0; size < whole.size(); ++size) {
-    EXPECT_NE(parse_error_of(whole.substr(0, size)), "") << size;
+    EXPECT_NE(safetensors_error(whole.substr(0, size)), "") << size;
     std::ofstream(cut, std::ios::binary) << whole.substr(0, size);
     expect_contains(error_of([&] { load_safetensors(cut); }), "cut.safetensors: ");
   }
-  EXPECT_NE(parse_error_of(whole + '\0'), "");
+  EXPECT_NE(safetensors_error(whole + '\0'), "");
 }
 
 TEST_F(SafeTensorsFiles, EveryFlippedHeaderBitIsRefusedOrHarmless) {
@@ -258,7 +239,7 @@ TEST_F(SafeTensorsFiles, EveryFlippedHeaderBitIsRefusedOrHarmless) {
     for (int bit = 0; bit < 8; ++bit) {
       std::string damaged = whole;
       damaged[i] = static_cast<char>(damaged[i] ^ (1 << bit));
-      refused += !parse_error_of(damaged).empty();
+      refused += !safetensors_error(damaged).empty();
     }
   // Names and metadata may change silently; structure, types, shapes and ranges may not.
   EXPECT_GT(refused, static_cast<int>(8 * header) / 2);

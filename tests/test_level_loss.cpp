@@ -12,8 +12,8 @@
 namespace sgm {
 namespace {
 
-constexpr double kMean = 0.4, kVariance = 0.25 * 0.25;  // of the data, per element
-constexpr int kImages = 1500, kDim = 6;
+constexpr double kDataMean = 0.4, kDataVariance = 0.25 * 0.25;  // of the data, per element
+constexpr int kManyImages = 1500, kImageDim = 6;
 
 /// The exact score of the data at the level of these terms, as the network whose output the loss scales.
 LossNetwork exact_network(const LossTerms& at) {
@@ -21,8 +21,8 @@ LossNetwork exact_network(const LossTerms& at) {
     const double scale = at.a / (at.b * at.std);
     std::vector<double> values = x.to_host_f64();
     for (double& value : values)
-      value = -(value - at.mean_coeff * kMean) /
-              (at.mean_coeff * at.mean_coeff * kVariance + at.std * at.std) / scale;
+      value = -(value - at.mean_coeff * kDataMean) /
+              (at.mean_coeff * at.mean_coeff * kDataVariance + at.std * at.std) / scale;
     return Var(Tensor::from_host(x.context(), std::span<const double>(values), x.shape(), x.dtype()));
   };
 }
@@ -31,14 +31,14 @@ class LevelLossTest : public testing::Test {
  protected:
   LevelLossTest() {
     std::vector<float> values =
-        normal(*context_, {kImages, 1, 2, 3}, NoiseKey{3, Purpose::initialise}).to_host();
-    for (float& value : values) value = static_cast<float>(kMean + std::sqrt(kVariance) * value);
+        normal(*context_, {kManyImages, 1, 2, 3}, NoiseKey{3, Purpose::initialise}).to_host();
+    for (float& value : values) value = static_cast<float>(kDataMean + std::sqrt(kDataVariance) * value);
     images_ = values;
   }
   Tensor images(int first, int count) const {
-    return Tensor::from_host(*context_,
-                             std::span(images_).subspan(std::size_t(first) * kDim, std::size_t(count) * kDim),
-                             {count, 1, 2, 3});
+    return Tensor::from_host(
+        *context_, std::span(images_).subspan(std::size_t(first) * kImageDim, std::size_t(count) * kImageDim),
+        {count, 1, 2, 3});
   }
 
   const std::unique_ptr<Context> context_ = create_context("cpu", 2);
@@ -64,19 +64,20 @@ TEST_F(LevelLossTest, OfExactScoresIsKnown) {
     LevelLosses losses(*sde, config, 5, 11);
     double total = 0.0;
     for (int l = 0; l < 5; ++l)
-      losses.add(exact_network(loss.terms((l + 0.5) / 5)), images(0, kImages), 0, l);
+      losses.add(exact_network(loss.terms((l + 0.5) / 5)), images(0, kManyImages), 0, l);
     for (const LevelLoss& level : losses.results()) {
-      const double m = level.marginal.mean_coeff, s = level.marginal.std, v = m * m * kVariance + s * s;
+      const double m = level.marginal.mean_coeff, s = level.marginal.std, v = m * m * kDataVariance + s * s;
       // std score + z of the exact score has variance m^2 var / v per element.
-      const double noise_error = m * m * kVariance / v;
+      const double noise_error = m * m * kDataVariance / v;
       const double g = sde->diffusion(level.at.t), weight = c.likelihood_weighting ? g * g / (s * s) : 1.0;
-      const double expected = weight * noise_error * (c.reduce_mean ? 1.0 : kDim / 2.0);
+      const double expected = weight * noise_error * (c.reduce_mean ? 1.0 : kImageDim / 2.0);
       EXPECT_NEAR(level.loss.mean, expected, 4 * level.loss.standard_error) << "t = " << level.at.t;
       // A chi-squared variable: relative standard deviation sqrt(2 / (images dim)).
-      EXPECT_NEAR(level.loss.standard_error, expected * std::sqrt(2.0 / kDim / kImages),
+      EXPECT_NEAR(level.loss.standard_error, expected * std::sqrt(2.0 / kImageDim / kManyImages),
                   0.15 * expected / 50);
       EXPECT_NEAR(level.noise_error, noise_error, 0.06 * noise_error);
-      EXPECT_NEAR(level.denoising_error, s * std::sqrt(kVariance / v), 0.03 * s * std::sqrt(kVariance / v));
+      EXPECT_NEAR(level.denoising_error, s * std::sqrt(kDataVariance / v),
+                  0.03 * s * std::sqrt(kDataVariance / v));
       total += level.loss.mean / 5;
     }
     EXPECT_NEAR(losses.total().mean, total, 1e-12 * total);

@@ -116,10 +116,10 @@ Tensor copies(Context& context, const std::vector<double>& point, std::int64_t n
                            {n, 1, 1, static_cast<std::int64_t>(point.size())});
 }
 
-struct Moments {
+struct MeanAndStd {
   double mean, std;
 };
-Moments moments(const std::vector<double>& values) {
+MeanAndStd moments(const std::vector<double>& values) {
   double sum = 0.0, squares = 0.0;
   for (const double v : values) sum += v, squares += v * v;
   const double n = static_cast<double>(values.size()), mean = sum / n;
@@ -140,7 +140,7 @@ TEST(Likelihood, RandomProbesAreUnbiased) {
     for (const int count : {1, 4}) {
       SCOPED_TRACE(kind + ' ' + std::to_string(count));
       const Probes probes = random_probes(kind, *context, x.shape(), count, {9, Purpose::probe});
-      const Moments seen = moments(log_likelihood(*sde, score, x, probes).delta);
+      const MeanAndStd seen = moments(log_likelihood(*sde, score, x, probes).delta);
       EXPECT_NEAR(seen.mean, truth.delta[0], 4.0 * seen.std / std::sqrt(n));
       EXPECT_GT(seen.std, 0.05);
       spread[count == 4] = seen.std;

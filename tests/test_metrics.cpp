@@ -21,6 +21,7 @@
 #include "sgm/io/tfevents.h"
 #include "sgm/train/metrics.h"
 #include "sgm/train/progress.h"
+#include "temp_folder.h"
 
 namespace sgm {
 namespace {
@@ -28,11 +29,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-std::string text_of_file(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
 
 class Folder : public testing::Test {
  protected:

@@ -70,7 +70,7 @@ void to_ncsnv2_256(Config& c) {
   c.model.name = "ncsnv2_256";
 }
 
-const PublishedRow kPublished[] = {
+const PublishedRow kPublishedRows[] = {
     {"ncsn_v1_cifar10", "ve_cifar10_ncsn", 1},
     {"ncsnv2_64_cifar10", "ve_cifar10_ncsnv2", 1},
     {"ncsnv2_64_cifar10", "ve_celeba_ncsnv2", 4},
@@ -92,7 +92,7 @@ const PublishedRow kPublished[] = {
 
 TEST(Published, NetworksHaveTheTensorsOfTheirCheckpoints) {
   const auto context = create_context("cpu", 1);
-  for (const PublishedRow& row : kPublished) {
+  for (const PublishedRow& row : kPublishedRows) {
     SCOPED_TRACE(std::string(row.list) + " from " + row.config);
     const StateDict published(row.list);
     Config config =

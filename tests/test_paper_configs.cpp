@@ -11,7 +11,7 @@
 namespace sgm {
 namespace {
 
-constexpr const char* kConfigs = SGM_SOURCE_DIR "/configs";
+const std::filesystem::path kPaperConfigs = SGM_SOURCE_DIR "/configs";
 
 /// What the named settings differ in, in one line.
 std::string summary_of(const Config& c) {
@@ -61,7 +61,7 @@ TEST(PaperConfigs, HoldThePublishedSettings) {
   for (const auto& [file, summary] : rows) {
     SCOPED_TRACE(file);
     listed.insert(file);
-    const Config c = load_config(std::filesystem::path(kConfigs) / (file + ".toml"));
+    const Config c = load_config(kPaperConfigs / (file + ".toml"));
     EXPECT_EQ(summary_of(c), summary);
     const bool ve = c.sde.name == "vesde";
     EXPECT_EQ(c.sampling.method, "pc");
@@ -95,7 +95,7 @@ TEST(PaperConfigs, HoldThePublishedSettings) {
     EXPECT_EQ(c.sampling.snr, 0.16);
     EXPECT_EQ(c.sampling.n_steps_each, 1);
   }
-  for (const auto& entry : std::filesystem::directory_iterator(kConfigs)) {
+  for (const auto& entry : std::filesystem::directory_iterator(kPaperConfigs)) {
     if (entry.path().extension() != ".toml") continue;
     const std::string name = entry.path().stem().string();
     EXPECT_NO_THROW(load_config(entry.path())) << name;
@@ -105,7 +105,7 @@ TEST(PaperConfigs, HoldThePublishedSettings) {
 }
 
 TEST(PaperConfigs, HoldTheSettingsOf256Pixels) {
-  const Config c = load_config(std::filesystem::path(kConfigs) / "ve_ffhq_256_ncsnpp_continuous.toml");
+  const Config c = load_config(kPaperConfigs / "ve_ffhq_256_ncsnpp_continuous.toml");
   EXPECT_EQ(summary_of(c),
             "vesde continuous reverse_diffusion langevin 2400001 ncsnpp 2 fir input_skip fourier");
   EXPECT_EQ(c.model.progressive, "output_skip");
@@ -147,7 +147,7 @@ TEST(PaperConfigs, HoldTheSettingsOfTheRefineNets) {
   };
   for (const Row& row : rows) {
     SCOPED_TRACE(row.file);
-    const Config c = load_config(std::filesystem::path(kConfigs) / (std::string(row.file) + ".toml"));
+    const Config c = load_config(kPaperConfigs / (std::string(row.file) + ".toml"));
     EXPECT_EQ(c.sde.name, "vesde");
     EXPECT_EQ(c.model.name, row.network);
     EXPECT_EQ(c.data.image_size, row.image_size);

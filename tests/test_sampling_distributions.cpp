@@ -146,10 +146,6 @@ std::vector<float> sample(Context& context, const SDE& sde, const SamplingConfig
   return create_sampler(sde, config)->sample(context, score, request).x.to_host();
 }
 
-bool has_chain(const std::string& sde, const std::string& predictor) {
-  return sde != "subvpsde" || predictor != "ancestral_sampling";
-}
-
 /// What a sampler must do: land on the mixture as it is at the SDE's smallest time.
 void expect_mixture(const std::vector<float>& points, const SDE& sde) {
   const auto target = perturbed(marginal(sde, sde.sampling_eps()));
@@ -253,15 +249,11 @@ TEST(Distribution, WrongSamplersAreFound) {
 
 // ---- Linear theory: with the score of N(m, s^2) every update is affine, and moments follow a recursion ----
 
-constexpr double kMean = 0.4, kVariance = 0.0625;  // of the golden score
-
-struct Moments {
-  double mean, variance;
-};
+constexpr double kScoreMean = 0.4, kVariance = 0.0625;  // of the golden score
 
 Moments perturbed_moments(const SDE& sde, double t) {
   const Marginal at = marginal(sde, t);
-  return {at.mean_coeff * kMean, at.mean_coeff * at.mean_coeff * kVariance + at.std * at.std};
+  return {at.mean_coeff * kScoreMean, at.mean_coeff * at.mean_coeff * kVariance + at.std * at.std};
 }
 
 /// Of x after x <- a x + b score + c z.

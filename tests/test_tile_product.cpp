@@ -11,13 +11,13 @@
 namespace sgm {
 namespace {
 
-struct Case {
+struct ProductCase {
   std::int64_t rows, words, columns, a_row, a_word, c_row;
 };
 
 // Rows of a by words, or by rows; one more, one less than a block of 12 rows; both widths of a panel.
-const Case kCases[] = {{1, 1, 16, 1, 1, 16},   {11, 7, 32, 7, 1, 32},  {12, 64, 32, 70, 1, 48},
-                       {13, 5, 16, 1, 13, 32}, {32, 9, 32, 1, 32, 32}, {29, 3, 32, 3, 1, 64}};
+const ProductCase kProducts[] = {{1, 1, 16, 1, 1, 16},   {11, 7, 32, 7, 1, 32},  {12, 64, 32, 70, 1, 48},
+                                 {13, 5, 16, 1, 13, 32}, {32, 9, 32, 1, 32, 32}, {29, 3, 32, 3, 1, 64}};
 
 std::vector<std::uint32_t> words(std::int64_t count, std::uint32_t seed, bool integers) {
   std::vector<std::uint32_t> values(static_cast<std::size_t>(count));
@@ -36,7 +36,7 @@ double dot(std::uint32_t a, std::uint32_t b, bool integers) {
 }
 
 void expect_products(void (*multiply)(const TileProduct&), bool integers, double tolerance) {
-  for (const Case& test : kCases) {
+  for (const ProductCase& test : kProducts) {
     SCOPED_TRACE(testing::Message() << test.rows << " x " << test.words << " x " << test.columns);
     // Sums of 16-bit integers may not leave 32 bits: a's are small.
     std::vector<std::uint32_t> a = words(test.rows * test.a_row + test.words * test.a_word, 1, integers);

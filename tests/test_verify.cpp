@@ -22,7 +22,7 @@ constexpr const char* kFiles[] = {"ncsnpp_residual_fir_fourier",
                                   "ncsn",
                                   "ncsnv2"};
 
-std::filesystem::path golden(const std::string& name) {
+std::filesystem::path golden_path(const std::string& name) {
   return std::filesystem::path(SGM_TEST_DATA) / (name + ".safetensors");
 }
 
@@ -33,7 +33,7 @@ class Verify : public testing::Test {
   }
   /// A copy of the smallest file with something changed.
   std::filesystem::path changed(const std::function<void(SafeTensors&)>& change) const {
-    SafeTensors content = load_safetensors(golden("ddpmpp_positional_ddpmblock"));
+    SafeTensors content = load_safetensors(golden_path("ddpmpp_positional_ddpmblock"));
     change(content);
     std::vector<SafeTensorView> views;
     for (const auto& [name, array] : content.tensors)
@@ -70,7 +70,7 @@ TEST_F(Verify, PassesTheNetworksOfTheOriginal) {
   for (const std::string precision : {"f32", "f64"})
     for (const char* name : kFiles) {
       SCOPED_TRACE(name + (' ' + precision));
-      const VerifyReport report = verify(golden(name), {precision});
+      const VerifyReport report = verify(golden_path(name), {precision});
       EXPECT_TRUE(report.passes());
       const double output = precision == "f32" ? 5e-5 : 1e-6, gradient = precision == "f32" ? 1e-3 : 1e-5;
       std::set<std::string> names;
@@ -81,7 +81,7 @@ TEST_F(Verify, PassesTheNetworksOfTheOriginal) {
       }
       // The output, the gradient in x, and one for every trainable tensor of the file.
       std::size_t trainable = 0;
-      for (const auto& [tensor, array] : load_safetensors(golden(name)).tensors)
+      for (const auto& [tensor, array] : load_safetensors(golden_path(name)).tensors)
         trainable += tensor.starts_with("grad.");
       EXPECT_EQ(report.errors.size(), trainable + 1);
       EXPECT_TRUE(names.contains("output") && names.contains("grad.x"));
@@ -90,7 +90,7 @@ TEST_F(Verify, PassesTheNetworksOfTheOriginal) {
 
 TEST_F(Verify, PassesThemInBF16) {
   for (const char* name : kFiles) {
-    const VerifyReport report = verify(golden(name), {"bf16"});
+    const VerifyReport report = verify(golden_path(name), {"bf16"});
     // Rounding decides which pixel of a window is the largest, and gradients of poolings jump with it.
     const bool jumps = std::string(name) == "ncsnv2";
     EXPECT_TRUE(jumps || report.passes())
@@ -100,7 +100,7 @@ TEST_F(Verify, PassesThemInBF16) {
 }
 
 TEST_F(Verify, ReportsNetworkCountAndTheWorstFirst) {
-  const VerifyReport report = verify(golden("ddpm_vp"));
+  const VerifyReport report = verify(golden_path("ddpm_vp"));
   EXPECT_EQ(report.network, "ddpm");
   EXPECT_EQ(report.parameters, 685'731);
   for (std::size_t i = 1; i < report.errors.size(); ++i)
@@ -136,7 +136,7 @@ TEST_F(Verify, FailsForNan) {
 TEST_F(Verify, TakesTighterAndLooserTolerances) {
   VerifyOptions tight;
   tight.output_tolerance = 1e-12;
-  EXPECT_FALSE(verify(golden("ddpm_vp"), tight).passes());
+  EXPECT_FALSE(verify(golden_path("ddpm_vp"), tight).passes());
   VerifyOptions loose;
   loose.output_tolerance = loose.gradient_tolerance = 1e6;
   EXPECT_TRUE(verify(changed([](SafeTensors& content) {
@@ -216,7 +216,7 @@ TEST_F(Verify, RefusesAConfigThatAsksForMoreThanTheFileHoldsBeforeBuildingIt) {
 }
 
 TEST_F(Verify, NamesPrecisionsThatItDoesNotKnow) {
-  expect_error({"precision", "'f16'", "bf16"}, [&] { verify(golden("ddpm_vp"), {"f16"}); });
+  expect_error({"precision", "'f16'", "bf16"}, [&] { verify(golden_path("ddpm_vp"), {"f16"}); });
 }
 
 TEST_F(Verify, NamesFilesThatItCannotRead) {
@@ -234,7 +234,7 @@ TEST_F(Verify, NamesFilesThatItCannotRead) {
 }
 
 TEST_F(Verify, LeavesNoMemoryBehind) {
-  verify(golden("ddpm_vp"));
+  verify(golden_path("ddpm_vp"));
   EXPECT_EQ(context_->memory().in_use, 0u);
 }
 

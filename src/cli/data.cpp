@@ -10,13 +10,13 @@
 namespace sgm::cli {
 namespace {
 
-struct Options {
+struct PreviewOptions {
   std::string path, out;
   int size = 0, channels = 0, n = 64;
   SuggestOptions suggest;
 };
 
-int data_command(const Options& o) {
+int data_command(const PreviewOptions& o) {
   const auto dataset = open_dataset(o.path, o.size, o.channels);
   std::cout << dataset->describe() << '\n';
   if (dataset->num_classes() > 0) {
@@ -44,7 +44,7 @@ int data_command(const Options& o) {
 }  // namespace
 
 void add_data(CLI::App& app, Command& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<PreviewOptions>();
   o->out = "preview.png";
   CLI::App* command = app.add_subcommand("data", "Describe a data set and draw a preview of it");
   command->add_option("path", o->path, "IDX, CIFAR-10, folder, zip, .npy or .npz")->required();

@@ -14,7 +14,7 @@
 namespace sgm::cli {
 namespace {
 
-struct Options {
+struct IdentifyOptions {
   std::string other, out, plot;
   ModelOptions model;
   DataOptions data;
@@ -115,7 +115,7 @@ Image plot_of(const Pair& same, const Pair& shuffled) {
   return figure.draw();
 }
 
-int identify_command(Options o) {
+int identify_command(IdentifyOptions o) {
   check(!o.out.empty(), "--out is empty; name a file that ends in .json");
   check_output_file("--out", o.out, ".json");
   check_output_file("--plot", o.plot, ".png");
@@ -166,7 +166,7 @@ int identify_command(Options o) {
 }  // namespace
 
 void add_identify(CLI::App& app, Command& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<IdentifyOptions>();
   CLI::App* command = app.add_subcommand("identify", "Compare the latent codes that two models give images");
   o->model.add_to(*command);
   command->add_option("other", o->other, "The other model")->required();

@@ -10,12 +10,12 @@
 namespace sgm::cli {
 namespace {
 
-struct Options {
+struct InfoOptions {
   std::string file;
   bool tensors = false;
 };
 
-int info_command(const Options& o) {
+int info_command(const InfoOptions& o) {
   const SafeTensorsFile file(resolve_checkpoint(o.file));
   std::cout << "file: " << file.name() << ", " << file.size() << " bytes, " << file.tensors().size()
             << " tensors\n";
@@ -36,7 +36,7 @@ int info_command(const Options& o) {
 }  // namespace
 
 void add_info(CLI::App& app, Command& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "Describe a checkpoint");
   command->add_option("file", o->file, "Checkpoint, or working directory of a run")->required();
   command->add_flag("--tensors", o->tensors, "List every tensor");

@@ -8,7 +8,7 @@ namespace sgm::cli {
 namespace {
 
 /// What both commands ask for.
-struct Options {
+struct CompletionOptions {
   DataOptions data = {.n = 8};
   std::string out;
   int samples = 4;
@@ -49,7 +49,7 @@ Tensor repeated(const std::vector<float>& images, const SampleRequest& request, 
   return Tensor::from_host(context, std::span<const float>(batch), request.shape);
 }
 
-int complete(Options options, const Model& model, const Task& task, ImageOutput& out) {
+int complete(CompletionOptions options, const Model& model, const Task& task, ImageOutput& out) {
   const Config& config = model.config();
   Context& context = *model.context;
   const auto sampler = create_sampler(*model.sde, options.sampling.apply(config.sampling));
@@ -107,7 +107,7 @@ Mask known_part(const std::string& part, int size) {
   return mask;
 }
 
-int inpaint_command(const Options& options, const std::string& mask_file, const std::string& part) {
+int inpaint_command(const CompletionOptions& options, const std::string& mask_file, const std::string& part) {
   resolve_checkpoint(options.model.model);
   check(mask_file.empty() != part.empty(), "inpaint: give either --mask or --known, which part to keep");
   ImageOutput out(options.out);
@@ -130,7 +130,7 @@ int inpaint_command(const Options& options, const std::string& mask_file, const 
   return complete(options, *model, task, out);
 }
 
-int colorize_command(const Options& options) {
+int colorize_command(const CompletionOptions& options) {
   resolve_checkpoint(options.model.model);
   ImageOutput out(options.out);
   const auto model = options.model.open();
@@ -154,7 +154,7 @@ int colorize_command(const Options& options) {
 }  // namespace
 
 void add_inpaint(CLI::App& app, Command& chosen) {
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<CompletionOptions>();
   const auto mask = std::make_shared<std::string>(), part = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("inpaint", "Paint the unknown parts of images");
   o->add_to(*command);
@@ -165,7 +165,7 @@ void add_inpaint(CLI::App& app, Command& chosen) {
 }
 
 void add_colorize(CLI::App& app, Command& chosen) {
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<CompletionOptions>();
   CLI::App* command = app.add_subcommand("colorize", "Colour images of which the grey values are known");
   o->add_to(*command);
   command->callback([=, &chosen] { chosen = [=] { return colorize_command(*o); }; });

@@ -15,7 +15,7 @@
 namespace sgm::cli {
 namespace {
 
-struct Options {
+struct LikelihoodOptions {
   std::string out, plot, probe = "rademacher";
   int draws = 1, probes = 1;
   bool exact = false, resume = false;
@@ -26,7 +26,7 @@ struct Options {
 };
 
 /// All that the numbers of an image depend on besides its pixels.
-Json settings_of(const Options& o, const Model& model, const FlowOptions& flow) {
+Json settings_of(const LikelihoodOptions& o, const Model& model, const FlowOptions& flow) {
   Json json;
   json["model"] = o.model.model;
   json["step"] = model.loaded.info.step;
@@ -61,9 +61,10 @@ Statistics statistics(const std::vector<double>& values) {
 }
 
 /// Likelihoods of a batch, one draw of noise and probes after the other; fewer than asked for when stopped.
-std::vector<Likelihood> draw_likelihoods(const Options& o, const Model& model, const ScoreProductFn& score,
-                                         const Dataset& dataset, FlowOptions flow, std::int64_t first,
-                                         std::int64_t n, const OnTheWay& on_the_way) {
+std::vector<Likelihood> draw_likelihoods(const LikelihoodOptions& o, const Model& model,
+                                         const ScoreProductFn& score, const Dataset& dataset,
+                                         FlowOptions flow, std::int64_t first, std::int64_t n,
+                                         const OnTheWay& on_the_way) {
   Context& context = *model.context;
   const auto sample = static_cast<std::uint32_t>(first);
   std::vector<Likelihood> results;
@@ -132,7 +133,7 @@ Image plot_of(const std::vector<Json>& lines) {
   return figure.draw();
 }
 
-int likelihood_command(Options o) {
+int likelihood_command(LikelihoodOptions o) {
   check_output_file("--out", o.out, ".jsonl");
   check_output_file("--plot", o.plot, ".png");
   const auto model = o.model.open();
@@ -166,7 +167,7 @@ int likelihood_command(Options o) {
 }  // namespace
 
 void add_likelihood(CLI::App& app, Command& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<LikelihoodOptions>();
   CLI::App* command = app.add_subcommand("likelihood", "Log-likelihoods of images, in bits per dimension");
   o->model.add_to(*command);
   o->data.add_to(*command);

@@ -8,14 +8,14 @@
 namespace sgm::cli {
 namespace {
 
-struct Options {
+struct CheckOptions {
   std::string file;
   VerifyOptions verify;
   int rows = 20;
   DeviceOptions device;
 };
 
-int verify_command(const Options& options) {
+int verify_command(const CheckOptions& options) {
   const auto context = options.device.open();
   const VerifyReport report = verify_reference(options.file, options.verify, *context);
   std::printf("%s: %s, %lld parameters, %s\n", options.file.c_str(), report.network.c_str(),
@@ -38,7 +38,7 @@ int verify_command(const Options& options) {
 }  // namespace
 
 void add_verify(CLI::App& app, Command& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<CheckOptions>();
   CLI::App* command =
       app.add_subcommand("verify", "Compare a network, forward and backward, with a reference file");
   command->add_option("file", o->file, "safetensors file: config, weights, input, output, gradients")

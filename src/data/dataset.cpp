@@ -42,7 +42,7 @@ bool is_zip(const Candidate& input) {
 }
 
 /// In the order in which they are tried. A CIFAR-10 record may begin like an IDX file, so it comes first.
-constexpr std::array<Format, 8> kFormats{{
+constexpr std::array<Format, 8> kDatasetFormats{{
     {"CIFAR-10 binary", ".bin", [](const Candidate& input) { return input.extension == ".bin"; },
      [](const fs::path& path) { return open_cifar10({path}); }},
     {"NumPy array", ".npy", [](const Candidate& input) { return input.head.starts_with("\x93NUMPY"); },
@@ -76,13 +76,13 @@ Candidate inspect(const fs::path& path) {
 }
 
 const Format& format_of(const Candidate& input) {
-  for (const Format& format : kFormats)
+  for (const Format& format : kDatasetFormats)
     if (format.recognises(input)) return format;
   // Its reader says best what is wrong with a file that is called like its own.
-  for (const Format& format : kFormats)
+  for (const Format& format : kDatasetFormats)
     if (!format.extension.empty() && format.extension == input.extension) return format;
   std::string names;
-  for (const Format& format : kFormats) (names += names.empty() ? "" : ", ") += format.name;
+  for (const Format& format : kDatasetFormats) (names += names.empty() ? "" : ", ") += format.name;
   fail(printable(input.path.native()), ": no known set of images; known are: ", names);
 }
 

@@ -68,11 +68,11 @@ struct ImageFormat {
   std::string_view magic;
   Image (*decode)(std::span<const std::byte> file, const std::string& name);
 };
-constexpr std::array<ImageFormat, 5> kFormats{{{"\x89PNG\r\n\x1a\n", decode_png},
-                                               {"\xff\xd8\xff", decode_jpeg},
-                                               {"BM", decode_with_stb},
-                                               {"P5", decode_pnm},
-                                               {"P6", decode_pnm}}};
+constexpr std::array<ImageFormat, 5> kImageFormats{{{"\x89PNG\r\n\x1a\n", decode_png},
+                                                    {"\xff\xd8\xff", decode_jpeg},
+                                                    {"BM", decode_with_stb},
+                                                    {"P5", decode_pnm},
+                                                    {"P6", decode_pnm}}};
 constexpr std::array<std::string_view, 6> kExtensions{".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm"};
 
 }  // namespace
@@ -82,7 +82,7 @@ Image decode_image(std::span<const std::byte> file, const std::string& name) {
   check(file.size() <= kMaxImageFileBytes, name, ": ", file.size(),
         " bytes are too many for an image; shrink it");
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-  for (const ImageFormat& format : kFormats) {
+  for (const ImageFormat& format : kImageFormats) {
     if (!text.starts_with(format.magic)) continue;
     Image image = format.decode(file, name);
     return image.channels % 2 == 0 ? over_white(image) : image;

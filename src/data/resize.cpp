@@ -8,16 +8,16 @@ namespace sgm {
 namespace {
 
 /// One axis of the resize: output i is the sum over k of weights[i * taps + k] * input[first[i] + k].
-struct Axis {
+struct AxisFilter {
   int taps = 0;
   std::vector<int> first;
   std::vector<float> weights;
 };
 
 /// Outputs [begin, begin + count) of a resize from `in` to `out` pixels.
-Axis triangle_filter(int in, int out, int begin, int count) {
+AxisFilter triangle_filter(int in, int out, int begin, int count) {
   const double scale = static_cast<double>(in) / out, radius = std::max(scale, 1.0);
-  Axis axis;
+  AxisFilter axis;
   axis.taps = std::min(in, static_cast<int>(std::ceil(radius)) * 2 + 1);
   axis.first.resize(static_cast<std::size_t>(count));
   axis.weights.resize(static_cast<std::size_t>(count) * static_cast<std::size_t>(axis.taps));
@@ -47,8 +47,8 @@ Image resize_and_crop(const Image& image, int size) {
     return static_cast<int>(product / (2 * short_side));
   };
   const int full_height = scaled(image.height), full_width = scaled(image.width);
-  const Axis across = triangle_filter(image.width, full_width, (full_width - size) / 2, size);
-  const Axis down = triangle_filter(image.height, full_height, (full_height - size) / 2, size);
+  const AxisFilter across = triangle_filter(image.width, full_width, (full_width - size) / 2, size);
+  const AxisFilter down = triangle_filter(image.height, full_height, (full_height - size) / 2, size);
 
   // Rows first, over those input rows that the crop needs.
   const int channels = image.channels, row = size * channels;

@@ -281,12 +281,12 @@ std::unique_ptr<Density> make_points(const Fields& fields) {
                         fields.range());
 }
 
-struct Entry {
+struct NamedDensity {
   std::string_view name;
   std::vector<std::string_view> keys;  // besides those of every kind
   std::unique_ptr<Density> (*create)(const Fields& fields);
 };
-const Entry kDensities[] = {
+const NamedDensity kDensities[] = {
     {"gaussian_mixture", {"weights", "means", "covariances", "stds"}, make_gaussian_mixture},
     {"rings", {"radii", "width"}, make_rings},
     {"checkerboard", {"cells", "size"}, make_checkerboard},
@@ -295,7 +295,7 @@ const Entry kDensities[] = {
     {"points", {"file", "bandwidth"}, make_points},
 };
 
-void check_keys(const toml::table& table, const Entry& entry, const std::string& file) {
+void check_keys(const toml::table& table, const NamedDensity& entry, const std::string& file) {
   std::vector<std::string_view> known = {"kind", "name", "range"};
   known.insert(known.end(), entry.keys.begin(), entry.keys.end());
   for (const auto& [key, node] : table) {
@@ -315,7 +315,7 @@ std::unique_ptr<Density> parse_density(const std::string& text, const std::files
   const toml::table table = parse_toml(text, name.string());
   const Fields fields(table, name);
   const std::string kind = fields.get<std::string>("kind");
-  const Entry& entry = find_entry(kDensities, shown(kind), fields.origin("kind").place + ": kind");
+  const NamedDensity& entry = find_entry(kDensities, shown(kind), fields.origin("kind").place + ": kind");
   check_keys(table, entry, name.string());
   return entry.create(fields);
 }

@@ -8,9 +8,9 @@ namespace sgm {
 namespace {
 
 /// The points of a batch in double precision, and the density at each one's time.
-class Batch {
+class PointBatch {
  public:
-  Batch(const Density& density, const SDE& sde, const Tensor& points, std::span<const ImageTime> times)
+  PointBatch(const Density& density, const SDE& sde, const Tensor& points, std::span<const ImageTime> times)
       : density_(density),
         sde_(sde),
         times_(times),
@@ -72,7 +72,7 @@ Tensor sample_tensor(const Density& density, Context& context, std::int64_t n, s
 
 ScoreFn exact_score(const Density& density, const SDE& sde) {
   return [&density, &sde](const Tensor& x, std::span<const ImageTime> times) {
-    const Batch batch(density, sde, x, times);
+    const PointBatch batch(density, sde, x, times);
     std::vector<double> score(batch.x().size());
     batch.for_runs([&](const PerturbedDensity& p, std::size_t first, std::size_t size) {
       p.scores(batch.x().subspan(first, size), std::span(score).subspan(first, size));
@@ -85,7 +85,7 @@ ScoreProductFn exact_score_product(const Density& density, const SDE& sde) {
   return [&density, &sde](const Tensor& x, const Tensor& direction, std::span<const ImageTime> times) {
     check(direction.shape() == x.shape(), "density: directions must be like the points, ", x.shape(),
           ", got ", direction.shape());
-    const Batch batch(density, sde, x, times);
+    const PointBatch batch(density, sde, x, times);
     const std::vector<double> v = direction.to_host_f64();
     std::vector<double> score(v.size()), product(v.size());
     batch.for_runs([&](const PerturbedDensity& p, std::size_t first, std::size_t size) {

@@ -18,7 +18,7 @@ constexpr Stroke kFrame{kBlack, 0.8}, kGridLine{kBlack, 0.6, 0.08};
 /// Axes with the ranges and ticks that were chosen for them.
 struct Plan {
   const Axes* axes;
-  Range x, y;
+  Interval x, y;
   std::vector<Tick> x_ticks, y_ticks;
   const HeatMap* bar = nullptr;  // the heat map that the colour bar explains
   std::vector<Tick> bar_ticks = {};
@@ -29,12 +29,12 @@ struct Room {
   double before, after;
 };
 
-std::vector<Tick> ticks(const Range& range, int count) {
+std::vector<Tick> ticks(const Interval& range, int count) {
   return range.is_log ? log_ticks(range.low, range.high, count) : linear_ticks(range.low, range.high, count);
 }
 
-Range chosen(const Extent& extent, const Axis& axis, bool is_tight, const char* name) {
-  const Range range = extent.range(axis, is_tight ? 0.0 : kMargin);
+Interval chosen(const Extent& extent, const Axis& axis, bool is_tight, const char* name) {
+  const Interval range = extent.range(axis, is_tight ? 0.0 : kMargin);
   check(range.high > range.low && (!axis.is_log || range.low > 0), "figure: the ", name, " axis '",
         axis.label, "' runs from ", range.low, " to ", range.high,
         axis.is_log ? "; a logarithmic axis needs positive, rising ends" : "; it must rise");
@@ -152,7 +152,7 @@ void draw_grid(Canvas& canvas, const Plan& plan, const View& view) {
 }
 
 void draw_bar(Canvas& canvas, const Plan& plan, const Rect& beside) {
-  const Range ends = color_range(*plan.bar);
+  const Interval ends = color_range(*plan.bar);
   const Rect area{beside.right() + 2 * kGap, beside.top, kBarWidth, beside.height};
   std::vector<Color> colors;
   for (int i = 0; i < 256; ++i) colors.push_back(map_color(plan.bar->map, i / 255.0));

@@ -25,7 +25,7 @@ Outline outline(const Histogram& h) {
   if (h.low) extent.include(*h.low);
   if (h.high) extent.include(*h.high);
   if (extent.is_empty()) return {};
-  const Range all = extent.range({.low = h.low, .high = h.high}, 0.0);
+  const Interval all = extent.range({.low = h.low, .high = h.high}, 0.0);
   std::vector<double> counts(h.bins);
   for (const double value : h.values) {
     const double place = all.fraction(value) * h.bins;
@@ -61,7 +61,7 @@ void draw(Canvas& canvas, const View& view, const Scatter& mark, Color color) {
 }
 
 void draw(Canvas& canvas, const View& view, const HeatMap& mark, Color) {
-  const Range ends = color_range(mark);
+  const Interval ends = color_range(mark);
   std::vector<Color> colors;
   colors.reserve(mark.values.size());
   for (const double value : mark.values) colors.push_back(map_color(mark.map, ends.fraction(value)));
@@ -107,7 +107,7 @@ void draw(Canvas& canvas, const View& view, const Band& mark, Color color) {
 
 }  // namespace
 
-double Range::fraction(double value) const {
+double Interval::fraction(double value) const {
   if (!is_log) return (value - low) / (high - low);
   return value > 0 ? std::log(value / low) / std::log(high / low) : NAN;
 }
@@ -126,8 +126,8 @@ void Extent::include(std::span<const double> values) {
   for (const double value : values) include(value);
 }
 
-Range Extent::range(const Axis& axis, double margin) const {
-  Range range{is_empty() ? (is_log_ ? 0.1 : 0.0) : low_, is_empty() ? 1.0 : high_, is_log_};
+Interval Extent::range(const Axis& axis, double margin) const {
+  Interval range{is_empty() ? (is_log_ ? 0.1 : 0.0) : low_, is_empty() ? 1.0 : high_, is_log_};
   if (is_log_) {
     const double factor = std::max(std::pow(range.high / range.low, margin), 1.0 + 1e-6);
     range = {range.low / factor, range.high * factor, true};
@@ -186,7 +186,7 @@ bool takes_series_color(const Mark& mark) {
       mark);
 }
 
-Range color_range(const HeatMap& map) {
+Interval color_range(const HeatMap& map) {
   Extent extent(false);
   extent.include(map.values);
   return extent.range({.low = map.low, .high = map.high}, 0.0);

@@ -9,7 +9,7 @@
 namespace sgm {
 
 /// The interval of one coordinate that axes show.
-struct Range {
+struct Interval {
   double low, high;
   bool is_log = false;
 
@@ -20,7 +20,7 @@ struct Range {
 /// From data to pixels.
 struct View {
   Rect area;
-  Range x, y;
+  Interval x, y;
 
   Point at(double px, double py) const;
 };
@@ -33,7 +33,7 @@ class Extent {
   void include(double value);
   void include(std::span<const double> values);
   /// Widened by `margin` of its width on both sides unless it is `tight`.
-  Range range(const Axis& axis, double margin) const;
+  Interval range(const Axis& axis, double margin) const;
   bool is_empty() const { return !(low_ <= high_); }
 
  private:
@@ -52,7 +52,7 @@ Color color_of(const Mark& mark, Color automatic);
 bool takes_series_color(const Mark& mark);
 
 /// Values at the ends of a heat map's colours.
-Range color_range(const HeatMap& map);
+Interval color_range(const HeatMap& map);
 
 void draw_mark(Canvas& canvas, const View& view, const Mark& mark, Color automatic);
 /// The mark's picture in the legend.

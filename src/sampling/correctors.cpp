@@ -95,11 +95,11 @@ std::unique_ptr<Corrector> create(const SDE& sde, const SamplingConfig& config, 
   return std::make_unique<T>(sde, config);
 }
 
-struct Entry {
+struct NamedCorrector {
   std::string_view name;
   std::unique_ptr<Corrector> (*create)(const SDE& sde, const SamplingConfig& config, int num_scales);
 };
-constexpr Entry kCorrectors[] = {
+constexpr NamedCorrector kCorrectors[] = {
     {"langevin", create<Langevin>},
     {"ald", create<AnnealedLangevin>},
     {"none",

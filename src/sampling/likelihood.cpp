@@ -30,11 +30,11 @@ Tensor draw_gaussian(Context& context, const Shape& shape, const NoiseKey& key) 
   return normal(context, shape, key, 1.0, DType::f64);
 }
 
-struct Entry {
+struct NamedProbe {
   std::string_view name;
   Tensor (*draw)(Context& context, const Shape& shape, const NoiseKey& key);
 };
-constexpr Entry kProbes[] = {{"rademacher", draw_rademacher}, {"gaussian", draw_gaussian}};
+constexpr NamedProbe kProbes[] = {{"rademacher", draw_rademacher}, {"gaussian", draw_gaussian}};
 
 /// The flow and its divergence, for the images that are still on their way.
 class FlowWithDivergence {
@@ -84,7 +84,7 @@ class FlowWithDivergence {
 }  // namespace
 
 Probes random_probes(std::string_view kind, Context& context, const Shape& shape, int count, NoiseKey key) {
-  const Entry& entry = find_entry(kProbes, kind, "probe");
+  const NamedProbe& entry = find_entry(kProbes, kind, "probe");
   constexpr int kMost = 1 << kDirectionShift;
   check(count >= 1 && count < kMost, "probes: their number must lie in [1, ", kMost - 1, "], got ", count);
   check(key.step < kMost, "probes: draw ", key.step, " is beyond ", kMost - 1);

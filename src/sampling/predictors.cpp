@@ -111,11 +111,11 @@ std::unique_ptr<Predictor> create_affine(const SDE& sde, const SamplingConfig& c
   return predictor;
 }
 
-struct Entry {
+struct NamedPredictor {
   std::string_view name;
   std::unique_ptr<Predictor> (*create)(const SDE& sde, const SamplingConfig& config, int num_scales);
 };
-constexpr Entry kPredictors[] = {
+constexpr NamedPredictor kPredictors[] = {
     {"euler_maruyama", create_affine<EulerMaruyama>},
     {"reverse_diffusion", create_affine<ReverseDiffusion>},
     {"ancestral_sampling", create_affine<AncestralSampling>},

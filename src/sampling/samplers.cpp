@@ -7,11 +7,11 @@
 namespace sgm {
 namespace {
 
-struct Entry {
+struct NamedSampler {
   std::string_view name;
   std::unique_ptr<Sampler> (*create)(const SDE& sde, const SamplingConfig& config);
 };
-constexpr Entry kSamplers[] = {
+constexpr NamedSampler kSamplers[] = {
     {"pc", create_pc_sampler}, {"ode", create_ode_sampler}, {"annealed_langevin", create_annealed_langevin}};
 
 }  // namespace

@@ -10,11 +10,11 @@
 namespace sgm {
 namespace {
 
-struct Entry {
+struct NamedSde {
   std::string_view name;
   std::unique_ptr<SDE> (*create)(const SDEConfig& config);
 };
-constexpr Entry kSDEs[] = {
+constexpr NamedSde kSDEs[] = {
     {"vesde", create_ve_sde},
     {"vpsde", create_vp_sde},
     {"subvpsde", create_sub_vp_sde},

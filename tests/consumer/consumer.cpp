@@ -6,12 +6,16 @@
 
 int main() {
   const auto context = sgm::create_context("cpu");
-  sgm::Config config;
-  config.data.image_size = 8;
-  config.model.nf = 16;
-  config.model.ch_mult = {1, 2};
-  config.model.num_res_blocks = 1;
-  config.model.attn_resolutions = {};
+  const sgm::Config config = sgm::parse_config(R"(
+    [data]
+    image_size = 8
+    [model]
+    nf = 16
+    ch_mult = [1, 2]
+    num_res_blocks = 1
+    attn_resolutions = []
+  )",
+                                               "consumer.toml");
   const auto network = sgm::create_network(config, *context);
   network->set_requires_grad(false);
   const sgm::Tensor label = sgm::Tensor::full(*context, {2}, 1.0, sgm::DType::f64);

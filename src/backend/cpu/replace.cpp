@@ -1,12 +1,8 @@
 #include "kernels/replace.h"
 
+#include "backend/cpu/parallel.h"
+
 namespace sgm {
-namespace {
-
-constexpr std::int64_t kParallelFrom = 1 << 15;  // fewer elements are not worth waking threads for
-
-}  // namespace
-
 void ReplaceWhere::cpu(Context&) const {
 #pragma omp parallel for if (n * per_image >= kParallelFrom)
   for (std::int64_t image = 0; image < n; ++image) {

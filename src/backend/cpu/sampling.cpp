@@ -4,15 +4,15 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/cpu/parallel.h"
 #include "backend/scratch.h"
 
 namespace sgm {
 namespace {
 
-constexpr std::int64_t kBlocks = 64;             // Philox blocks drawn at once
-constexpr std::int64_t kChunk = 4 * kBlocks;     // elements worked on at once: they stay in the L1 cache
-constexpr std::int64_t kSegment = 64 * kChunk;   // elements of one partial sum
-constexpr std::int64_t kParallelFrom = 1 << 15;  // fewer elements are not worth waking threads for
+constexpr std::int64_t kBlocks = 64;            // Philox blocks drawn at once
+constexpr std::int64_t kChunk = 4 * kBlocks;    // elements worked on at once: they stay in the L1 cache
+constexpr std::int64_t kSegment = 64 * kChunk;  // elements of one partial sum
 
 /// z[e] = element (begin + e) of the image's noise, e < size; begin is a multiple of 4. Loops run over blocks
 /// of one word each, so that they vectorise.

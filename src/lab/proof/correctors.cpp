@@ -9,7 +9,7 @@
 namespace sgm::lab {
 namespace {
 
-constexpr double kVariance = 0.0625, kTime = 0.3;
+constexpr double kPointVariance = 0.0625, kTime = 0.3;
 
 /// Images of many independent elements: the norms of scores and noise are then what theory says.
 constexpr Shape kImages = {512, 16, 16, 1};
@@ -41,7 +41,7 @@ void prove_correctors(ProofRun& run) {
   for (const std::string& name : sde_names()) {
     const auto sde = proof_sde(name);
     const Marginal now = marginal_at(*sde, kTime);
-    const double variance = now.mean_coeff * now.mean_coeff * kVariance + now.std * now.std;
+    const double variance = now.mean_coeff * now.mean_coeff * kPointVariance + now.std * now.std;
     const double alpha =
         sde->langevin_alpha({kTime, static_cast<int>(kTime * (sde->num_scales() - 1)), sde->num_scales()});
     for (const std::string& corrector : corrector_names())

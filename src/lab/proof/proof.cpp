@@ -12,12 +12,12 @@
 namespace sgm {
 namespace {
 
-struct Entry {
+struct Group {
   std::string_view name;
   void (*run)(lab::ProofRun& run);
   bool has_curves = false;
 };
-constexpr Entry kGroups[] = {
+constexpr Group kGroups[] = {
     {"weak_orders", lab::prove_weak_orders, true},
     {"strong_orders", lab::prove_strong_orders, true},
     {"solvers", lab::prove_solvers, true},
@@ -64,18 +64,18 @@ bool Proof::passes() const {
 
 Proof prove(Context& context, const ProofOptions& options) {
   for (const std::string& name : options.only) find_entry(kGroups, name, "--only");
-  const auto is_chosen = [&](const Entry& group) {
+  const auto is_chosen = [&](const Group& group) {
     return options.only.empty() ||
            std::find(options.only.begin(), options.only.end(), group.name) != options.only.end();
   };
   check(!options.needs_curves || std::any_of(std::begin(kGroups), std::end(kGroups),
-                                             [&](const Entry& e) { return e.has_curves && is_chosen(e); }),
+                                             [&](const Group& e) { return e.has_curves && is_chosen(e); }),
         "--plot: none of the groups of --only measures an order; add weak_orders, strong_orders, solvers or "
         "fokker_planck");
   Proof proof;
   lab::ProofRun run(context, options, proof);
   try {
-    for (const Entry& group : kGroups)
+    for (const Group& group : kGroups)
       if (is_chosen(group)) group.run(run);
   } catch (const lab::ProofStopped&) {
   }

@@ -65,7 +65,7 @@ double p_of(ProofRun& run, const SDE& sde, const Density& density, const Samplin
 // ---- samplers that theory says are biased
 // -------------------------------------------------------------------
 
-constexpr double kVariance = 0.25;
+constexpr double kDataVariance = 0.25;
 
 std::unique_ptr<Density> plane_gaussian(double variance) {
   return gaussian_mixture("gaussian", {1.0}, {0.0, 0.0}, {variance, 0.0, 0.0, variance});
@@ -96,7 +96,7 @@ double predicted_variance(const SDE& sde, const SamplingConfig& settings) {
   double variance = sde.prior_std() * sde.prior_std();
   for (const TimePoint& at : sampling_grid(settings.steps, sde.sampling_eps())) {
     const Marginal now = marginal_at(sde, at.t);
-    const double exact = now.mean_coeff * now.mean_coeff * kVariance + now.std * now.std;
+    const double exact = now.mean_coeff * now.mean_coeff * kDataVariance + now.std * now.std;
     const auto apply = [&](double a, double b, double c) {
       variance = std::pow(a - b / exact, 2) * variance + c * c;
     };
@@ -111,7 +111,7 @@ double predicted_variance(const SDE& sde, const SamplingConfig& settings) {
 }
 
 void prove_biased_samplers(ProofRun& run, const SDE& sde, const std::string& name, std::int64_t n) {
-  const auto density = plane_gaussian(kVariance);
+  const auto density = plane_gaussian(kDataVariance);
   for (const Combination& combination : biased_samplers()) {
     if (!run.is_full() && combination.settings.corrector == "none") continue;
     const auto expected = plane_gaussian(predicted_variance(sde, combination.settings));
