@@ -246,7 +246,7 @@ TEST_F(Training, SamplesDoNotDependOnTheBatch) {
     SamplingConfig sampling = tiny_config().sampling;
     sampling.method = method;
     sampling.corrector = "langevin";
-    sampling.rtol = sampling.atol = 1e-4;
+    sampling.rtol = sampling.atol = 1e-5;
     const auto sampler = create_sampler(trainer.sde(), sampling);
     const bool is_ode = method == "ode";
     constexpr std::int64_t kCount = 4;
