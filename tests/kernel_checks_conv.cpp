@@ -19,11 +19,13 @@ struct ConvCase {
     return {n, h, w, c, k, r, s, out(h, r), out(w, s), stride, pad_begin, pad_end, c2, dilation};
   }
 };
-// The last of the 3x3 filters is large enough for Winograd's algorithm in f32, and cuts its tiles at the
-// border; the last of two inputs is a layer of a real network.
+// The last of the undilated 3x3 filters is large enough for Winograd's algorithm, and cuts its tiles at the
+// border; those of 32 channels or 64 are unfolded in bf16; the largest of two inputs is a layer of a real
+// network.
 constexpr ConvCase kConvs[] = {
     {1, 1, 1, 1, 1, 1, 1, 1, 0, 0},         {2, 5, 7, 3, 5, 3, 3, 1, 1, 1},
     {1, 6, 6, 5, 7, 3, 3, 2, 0, 1},         {1, 7, 5, 16, 32, 1, 1, 1, 0, 0},
+    {3, 4, 5, 32, 64, 3, 3, 1, 1, 1},       {1, 7, 7, 64, 32, 1, 1, 1, 0, 0, 32},
     {2, 15, 13, 64, 80, 3, 3, 1, 1, 1},     {1, 1, 1, 2, 3, 1, 1, 1, 0, 0, 1},
     {2, 3, 5, 24, 20, 1, 1, 1, 0, 0, 8},    {1, 7, 5, 13, 9, 1, 1, 1, 0, 0, 5},
     {1, 8, 8, 64, 48, 1, 1, 1, 0, 0, 32},   {1, 8, 8, 384, 128, 1, 1, 1, 0, 0, 128},

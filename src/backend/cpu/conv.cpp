@@ -10,6 +10,7 @@
 #include "backend/cpu/exact.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/onednn_compat.h"
+#include "backend/cpu/unfold_conv.h"
 #include "backend/cpu/winograd.h"
 #include "backend/scratch.h"
 
@@ -127,10 +128,6 @@ std::string text_of(const Matmul& op) {
 template <class P, class Product>
 void explain(const Plan<P>& plan, Context& context, const Product& product, const char* weights) {
   context.explain([&] { return text_of(product) + ": oneDNN " + plan.desc.impl_info_str() + weights; });
-}
-
-void explain_winograd(Context& context, const ConvShape& shape) {
-  context.explain([&] { return text_of(shape) + ": Winograd tiles, whose size repays the transforms"; });
 }
 
 /// Runs a plan with a scratchpad from the context's allocator.
@@ -380,32 +377,53 @@ void multiply(const Matmul& op, Context& context) {
   execute(plan, context, std::move(args));
 }
 
+/// Who convolves; tells a profiler so, but for the library, which speaks for itself.
+enum class By { us_unfolded, us_in_tiles, the_library };
+
+By choose(const ConvShape& shape, DType dtype, Context& context) {
+  if (dtype == DType::bf16 && onednn_multiplies_matrices()) return By::the_library;
+  if (unfolded::suits(shape, dtype)) {
+    context.explain(
+        [&] { return text_of(shape) + ": one product of rows of pixels, weights rounded first"; });
+    return By::us_unfolded;
+  }
+  if (!winograd::suits(shape, dtype)) return By::the_library;
+  context.explain([&] { return text_of(shape) + ": Winograd tiles, whose size repays the transforms"; });
+  return By::us_in_tiles;
+}
+
 }  // namespace
 
 void Conv2d::cpu(Context& context) const {
   if (x.dtype == DType::f64) return context.is_dry() ? void() : exact::convolve(*this);
   guarded("conv2d", shape, x.dtype, [&] {
-    if (!winograd::suits(shape, x.dtype)) return forward(*this, context);
-    explain_winograd(context, shape);
-    winograd::convolve(*this, context);
+    switch (choose(shape, x.dtype, context)) {
+      case By::us_unfolded: return unfolded::convolve(*this, context);
+      case By::us_in_tiles: return winograd::convolve(*this, context);
+      case By::the_library: return forward(*this, context);
+    }
   });
 }
 
 void Conv2dGradInput::cpu(Context& context) const {
   if (dy.dtype == DType::f64) return context.is_dry() ? void() : exact::convolve_grad_input(*this);
   guarded("conv2d gradient", shape, dy.dtype, [&] {
-    if (!winograd::suits(shape, dy.dtype)) return backward_data(*this, context);
-    explain_winograd(context, shape);
-    winograd::convolve_grad_input(*this, context);
+    switch (choose(shape, dy.dtype, context)) {
+      case By::us_unfolded: return unfolded::convolve_grad_input(*this, context);
+      case By::us_in_tiles: return winograd::convolve_grad_input(*this, context);
+      case By::the_library: return backward_data(*this, context);
+    }
   });
 }
 
 void Conv2dGradWeight::cpu(Context& context) const {
   if (x.dtype == DType::f64) return context.is_dry() ? void() : exact::convolve_grad_weight(*this);
   guarded("conv2d gradient", shape, x.dtype, [&] {
-    if (!winograd::suits(shape, x.dtype)) return backward_weights(*this, context);
-    explain_winograd(context, shape);
-    winograd::convolve_grad_weight(*this, context);
+    switch (choose(shape, x.dtype, context)) {
+      case By::us_unfolded: return unfolded::convolve_grad_weight(*this, context);
+      case By::us_in_tiles: return winograd::convolve_grad_weight(*this, context);
+      case By::the_library: return backward_weights(*this, context);
+    }
   });
 }
 

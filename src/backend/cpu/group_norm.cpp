@@ -36,9 +36,10 @@ class Forward {
  private:
   struct Work {
     std::vector<double> sums;
-    std::vector<A> lanes, scale, offset, keep;
+    std::vector<A> lanes, scale, offset, keep, row;
 
-    explicit Work(std::int64_t width) : sums(width), lanes(width), scale(width), offset(width), keep(width) {}
+    explicit Work(std::int64_t width)
+        : sums(width), lanes(width), scale(width), offset(width), keep(width), row(width) {}
   };
 
   const T* input(const Slice& slice, const SlicePart& part) const {
@@ -103,22 +104,21 @@ class Forward {
     const T* x = input(slice, part);
     const A *scale = w.scale.data() + part.begin, *offset = w.offset.data() + part.begin;
     const std::int64_t column = slice.c0 + part.begin;
+    A *keep = w.keep.data(), *result = w.row.data();
     for (std::int64_t row = 0; row < op_.hw; ++row) {
       const T* in = x + row * part.ld;
       T* out = op_.y.as<T>() + (slice.n * op_.hw + row) * op_.c + column;
       if (op_.joined)
         std::copy_n(in, part.size, op_.joined.as<T>() + (slice.n * op_.hw + row) * op_.c + column);
-      if (op_.dropout.rate == 0.0) {
+      if constexpr (std::is_same_v<T, A>) result = out;
 #pragma omp simd
-        for (std::int64_t i = 0; i < part.size; ++i)
-          assign(out[i], activate<K>(scale[i] * A(in[i]) + offset[i]));
-        continue;
+      for (std::int64_t i = 0; i < part.size; ++i) result[i] = activate<K>(scale[i] * A(in[i]) + offset[i]);
+      if (op_.dropout.rate != 0.0) {
+        keep_factors(op_.dropout, slice.n, row * op_.c + column, part.size, 1.0, keep);
+#pragma omp simd
+        for (std::int64_t i = 0; i < part.size; ++i) result[i] *= keep[i];
       }
-      A* keep = w.keep.data();
-      keep_factors(op_.dropout, slice.n, row * op_.c + column, part.size, 1.0, keep);
-#pragma omp simd
-      for (std::int64_t i = 0; i < part.size; ++i)
-        assign(out[i], keep[i] * activate<K>(scale[i] * A(in[i]) + offset[i]));
+      if constexpr (!std::is_same_v<T, A>) assign_row(out, result, part.size);
     }
   }
 

@@ -156,16 +156,10 @@ class Backward {
     const bool more = (part.input == 0 ? op_.addends : op_.addends2)[0].x.data != nullptr;
     for (std::int64_t row = 0; row < op_.hw; ++row) {
       const T* x = x_part + row * part.ld;
-      T* dx = dx_part + row * part.ld;
       A* du = w.du + row * slice.width + part.begin;
-      if (!more) {
-#pragma omp simd
-        for (std::int64_t i = 0; i < part.size; ++i)
-          assign(dx[i], scale[i] * du[i] + factor[i] * A(x[i]) + offset[i]);
-        continue;
-      }
 #pragma omp simd
       for (std::int64_t i = 0; i < part.size; ++i) du[i] = scale[i] * du[i] + factor[i] * A(x[i]) + offset[i];
+      if (!more) assign_row(dx_part + row * part.ld, du, part.size);
     }
     if (more) add_others(slice, part, dx_part, w);
   }
@@ -188,9 +182,7 @@ class Backward {
             lanes[i] += value;
           }
         }
-        T* dx = dx_part + row * part.ld;
-#pragma omp simd
-        for (std::int64_t i = 0; i < part.size; ++i) assign(dx[i], sum[i]);
+        assign_row(dx_part + row * part.ld, sum, part.size);
       }
       for (std::int64_t i = 0; i < part.size; ++i) w.sum_addends[part.begin + i] += lanes[i];
     }

@@ -22,4 +22,9 @@ std::string onednn_isa() {
   }
 }
 
+bool onednn_multiplies_matrices() {
+  // An instruction set's number has the bits of all that it contains.
+  return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
+}
+
 }  // namespace sgm

@@ -80,5 +80,7 @@ class OneDnn {
 std::string onednn_version();
 /// The instruction set that oneDNN generates code for, in its own words.
 std::string onednn_isa();
+/// Whether it multiplies bf16 on units for whole matrices (AMX), many times as fast as vectors do.
+bool onednn_multiplies_matrices();
 
 }  // namespace sgm

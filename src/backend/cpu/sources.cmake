@@ -22,8 +22,10 @@ target_sources(
           backend/cpu/score_matching.cpp
           backend/cpu/tile_product.cpp
           backend/cpu/training.cpp
+          backend/cpu/unfold_conv.cpp
           backend/cpu/upfirdn.cpp
           backend/cpu/winograd.cpp)
 
-# Its vectors are wider than the registers of portable builds, but no other file sees them.
-set_source_files_properties(backend/cpu/winograd.cpp PROPERTIES COMPILE_OPTIONS $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>)
+# Their vectors are wider than the registers of portable builds, but no other file sees them.
+set_source_files_properties(backend/cpu/unfold_conv.cpp backend/cpu/winograd.cpp
+                            PROPERTIES COMPILE_OPTIONS $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>)

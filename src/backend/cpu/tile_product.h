@@ -1,16 +1,17 @@
 #pragma once
-// The matrix product inside Winograd's algorithm: small enough for one thread's caches, of words that its
-// transforms write in the order in which it reads them.
+// The matrix product inside convolutions: small enough for one thread's caches, of words that lie in the
+// order in which it reads them.
 
 #include <cstdint>
 
 namespace sgm {
 
 /// c(m, n) = row_unit[m] column_unit[n] sum over k of a(m, k) . b(k, n).
-/// a and b hold words of 32 bits: of a float, or of two 16-bit integers, the inner product of which counts
-/// and whose sums must stay below 2^31. Floats have no units.
+/// a and b hold words of 32 bits: of a float, of two bfloat16, or of two 16-bit integers, the inner product
+/// of which counts. Sums of integers must stay below 2^31; the others have no units.
 struct TileProduct {
   static constexpr int kColumns = 32;  // of a panel, at most
+  static constexpr int kRows = 12;  // that are multiplied at a time: two vectors of each fill the registers
 
   const std::uint32_t* a;  // [rows, words], rows a_row words apart and words a_word
   std::int64_t a_row, a_word;
@@ -20,17 +21,21 @@ struct TileProduct {
   const float *row_unit, *column_unit;
   std::int64_t rows, words, columns;  // columns: 16 or 32
   std::int64_t a_next = 0;  // words from a to the rows of the next product, which are fetched meanwhile
+  bool accumulate = false;  // add to what c holds; not of integers
 };
 
 void multiply_floats(const TileProduct& product);
 void multiply_integers(const TileProduct& product);
+void multiply_bfloats(const TileProduct& product);
 
-/// The same on processors without AVX-512 and its products of integers.
+/// The same on processors without AVX-512 and its products of halves.
 void multiply_floats_plainly(const TileProduct& product);
 void multiply_integers_plainly(const TileProduct& product);
+void multiply_bfloats_plainly(const TileProduct& product);
 
 /// Whether this processor multiplies them faster than by one number at a time.
 bool floats_are_fast();
 bool integers_are_fast();
+bool bfloats_are_fast();
 
 }  // namespace sgm

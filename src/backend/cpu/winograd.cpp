@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "backend/cpu/cpu_context.h"
+#include "backend/cpu/pixel_sums.h"
 #include "backend/cpu/winograd_gather.h"
 #include "backend/scratch.h"
 
@@ -164,7 +165,7 @@ void grad_input(const Conv2dGradInput& op, Context& context) {
 }
 
 /// Output channels whose sums stay in a thread's first caches.
-constexpr std::int64_t kSumRows = 12, kSumsPlane = kSumRows * kColumns + kGap;
+constexpr std::int64_t kSumRows = TileProduct::kRows, kSumsPlane = kSumRows * kColumns + kGap;
 
 /// Inverse-transforms products [points][k of a panel][c of a panel] into the weights they are the gradient
 /// of.
@@ -189,24 +190,6 @@ template <class W>
 void round(const float* from, std::int64_t count, W* to) {
 #pragma omp parallel for schedule(static)
   for (std::int64_t i = 0; i < count; i += kLanes) store(to + i, load(from + i));
-}
-
-/// The gradient of the bias: sums over pixels.
-template <class T>
-void sum_pixels(const Conv2dGradWeight& op) {
-  const ConvShape& s = op.shape;
-  const std::int64_t pixels = s.n * s.oh * s.ow;
-  const T* dy = op.dy.as<T>();
-#pragma omp parallel for
-  for (std::int64_t k = 0; k < s.k; k += kLanes) {
-    double total[kLanes] = {};
-    for (std::int64_t begin = 0; begin < pixels; begin += 256) {
-      Lanes sum{};
-      for (std::int64_t i = begin; i < std::min(pixels, begin + 256); ++i) sum += load(dy + i * s.k + k);
-      for (int j = 0; j < kLanes; ++j) total[j] += sum[j];
-    }
-    for (int j = 0; j < kLanes; ++j) op.dbias.as<float>()[k + j] = static_cast<float>(op.scale * total[j]);
-  }
 }
 
 template <class T, class W>

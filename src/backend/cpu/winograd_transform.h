@@ -43,21 +43,33 @@ inline Lanes load(const float* from) {
   return lanes;
 }
 
-inline Lanes load(const bfloat16* from) {
+/// The bits of sixteen bfloat16, each in the low half of a word.
+inline Words load_halves(const bfloat16* from) {
   Halves halves;
   std::memcpy(&halves, from, sizeof(halves));
-  return std::bit_cast<Lanes>(widen(halves) << 16);
+  return widen(halves);
 }
+
+inline Lanes load(const bfloat16* from) { return std::bit_cast<Lanes>(load_halves(from) << 16); }
 
 inline void store(float* to, const Lanes& lanes) { std::memcpy(to, &lanes, sizeof(lanes)); }
 inline void store(std::uint32_t* to, const Words& words) { std::memcpy(to, &words, sizeof(words)); }
 inline void store(std::uint32_t* to, const Halves& halves) { std::memcpy(to, &halves, sizeof(halves)); }
 
-/// Rounds to nearest even; a NaN stays one.
-inline void store(bfloat16* to, const Lanes& lanes) {
+/// The bits of bfloat16 in the low halves of words, rounded to nearest even; a NaN stays one.
+inline Words rounded(const Lanes& lanes) {
   const Words bits = std::bit_cast<Words>(lanes);
-  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
-  const Halves halves = narrow(lanes == lanes ? rounded : quiet);
+  const Words near = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  return lanes == lanes ? near : quiet;
+}
+
+/// As the others, but for numbers below 2^-126, which may become zero.
+inline void store(bfloat16* to, const Lanes& lanes) {
+#ifdef __AVX512BF16__
+  const auto halves = std::bit_cast<Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(lanes)));
+#else
+  const Halves halves = narrow(rounded(lanes));
+#endif
   std::memcpy(to, &halves, sizeof(halves));
 }
 
@@ -100,6 +112,25 @@ inline Words low_halves(const Words& a, const Words& b) {
   return std::bit_cast<Words>(__builtin_shufflevector(
       std::bit_cast<AllHalves>(a), std::bit_cast<AllHalves>(b), 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
       26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62));
+}
+
+/// 32 numbers rounded to bfloat16, one after the other, two a word.
+inline Words rounded(const Lanes& first, const Lanes& second) {
+#ifdef __AVX512BF16__
+  return std::bit_cast<Words>(
+      _mm512_cvtne2ps_pbh(std::bit_cast<__m512>(second), std::bit_cast<__m512>(first)));
+#else
+  return low_halves(rounded(first), rounded(second));
+#endif
+}
+
+/// The same with the i-th of both in word i.
+inline Words rounded_pairs(const Lanes& low, const Lanes& high) {
+  using AllHalves = std::uint16_t __attribute__((vector_size(sizeof(Words))));
+  const auto halves = std::bit_cast<AllHalves>(rounded(low, high));
+  return std::bit_cast<Words>(__builtin_shufflevector(halves, halves, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5,
+                                                      21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                                      13, 29, 14, 30, 15, 31));
 }
 
 /// Outputs of a tile, points of a transformed tile, taps of the filter; along one axis and in all.

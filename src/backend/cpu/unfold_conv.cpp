@@ -1,0 +1,248 @@
+#include "backend/cpu/unfold_conv.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "backend/cpu/pixel_sums.h"
+#include "backend/cpu/tile_product.h"
+#include "backend/cpu/winograd_transform.h"
+#include "backend/scratch.h"
+
+namespace sgm::unfolded {
+namespace {
+
+using winograd::kLanes, winograd::Lanes, winograd::load, winograd::store, winograd::Words;
+
+constexpr std::int64_t kColumns = TileProduct::kColumns;
+
+/// Into how many parts threads must cut the rest of the work, so that all of them get as much.
+std::int64_t parts_for(std::int64_t panels) {
+  const std::int64_t threads = omp_get_max_threads();
+  return threads / std::gcd(panels, threads);
+}
+
+std::size_t bytes(std::int64_t words) { return static_cast<std::size_t>(words) * sizeof(std::uint32_t); }
+
+/// A matrix whose rows are the outputs' pixels: words of two channels each.
+struct Rows {
+  const std::uint32_t* words;
+  std::int64_t length;  // 0: none
+};
+
+/// Copies what lies under the filter into rows [r, s, c].
+void unfold(const ConvShape& s, const bfloat16* image, bfloat16* rows) {
+#pragma omp parallel for collapse(3) schedule(static)
+  for (std::int64_t n = 0; n < s.n; ++n)
+    for (std::int64_t oy = 0; oy < s.oh; ++oy)
+      for (std::int64_t ox = 0; ox < s.ow; ++ox)
+        for (std::int64_t i = 0; i < s.r * s.s; ++i) {
+          const std::int64_t y = oy + i / s.s - s.pad_begin, x = ox + i % s.s - s.pad_begin;
+          bfloat16* const to = rows + (((n * s.oh + oy) * s.ow + ox) * s.r * s.s + i) * s.c;
+          if (y >= 0 && y < s.h && x >= 0 && x < s.w)
+            std::copy_n(image + ((n * s.h + y) * s.w + x) * s.c, s.c, to);
+          else
+            std::fill_n(to, s.c, bfloat16{});
+        }
+}
+
+/// Rounds weights [k][length] into columns k, k + 1, ... of a panel.
+void pack_rows(const float* weights, std::int64_t length, std::uint32_t* panel) {
+  for (std::int64_t first = 0; first < kColumns; first += kLanes)
+    for (std::int64_t i = 0; i < length; i += 2 * kLanes) {
+      Words block[kLanes];
+      for (int k = 0; k < kLanes; ++k) {
+        const float* const from = weights + (first + k) * length + i;
+        block[k] = winograd::rounded(load(from), load(from + kLanes));
+      }
+      winograd::transpose(block);
+      for (int j = 0; j < kLanes; ++j) store(panel + (i / 2 + j) * kColumns + first, block[j]);
+    }
+}
+
+/// Rounds two rows of weights into words of a panel.
+void pack_pair(const float* even, const float* odd, std::uint32_t* panel) {
+  for (std::int64_t c = 0; c < kColumns; c += kLanes)
+    store(panel + c, winograd::rounded_pairs(load(even + c), load(odd + c)));
+}
+
+/// Rows times panels of weights: pack(panel, words) makes one, write(pixel, channel, sums of sixteen) takes
+/// what comes out.
+template <class Pack, class Write>
+void multiply_rows(const std::vector<Rows>& matrices, std::int64_t pixels, std::int64_t columns,
+                   Context& context, Pack&& pack, Write&& write) {
+  constexpr std::int64_t kGroup = 48;  // rows that stay in a thread's cache
+  std::int64_t length = 0;
+  for (const Rows& rows : matrices) length += rows.length;
+  const std::int64_t panels = columns / kColumns, parts = parts_for(panels);
+  const std::int64_t own_size = (length + kGroup) * kColumns, groups = (pixels + kGroup - 1) / kGroup;
+  const Scratch memory(context, bytes(own_size * omp_get_max_threads()));
+  if (context.is_dry()) return;
+#pragma omp parallel for collapse(2) schedule(static)
+  for (std::int64_t panel = 0; panel < panels; ++panel)
+    for (std::int64_t part = 0; part < parts; ++part) {
+      std::uint32_t* const weights = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
+      float* const sums = reinterpret_cast<float*>(weights + length * kColumns);
+      const std::int64_t last = groups * (part + 1) / parts;
+      std::int64_t group = groups * part / parts;
+      if (group < last) pack(panel, weights);
+      for (; group < last; ++group) {
+        const std::int64_t first = group * kGroup, count = std::min(kGroup, pixels - first);
+        const std::uint32_t* b = weights;
+        for (const Rows& rows : matrices) {
+          multiply_bfloats({rows.words + first * rows.length, rows.length, 1, b, sums, kColumns, nullptr,
+                            nullptr, count, rows.length, kColumns, TileProduct::kRows * rows.length,
+                            b != weights});
+          b += rows.length * kColumns;
+        }
+        for (std::int64_t i = 0; i < count; ++i)
+          for (std::int64_t c = 0; c < kColumns; c += kLanes)
+            write(first + i, panel * kColumns + c, load(sums + i * kColumns + c));
+      }
+    }
+}
+
+const std::uint32_t* words_of(const ConstBuffer& buffer) {
+  return static_cast<const std::uint32_t*>(buffer.data);
+}
+
+/// The image as rows: where it lies, or as a copy in `memory`.
+const std::uint32_t* rows_of(const ConvShape& s, const ConstBuffer& image, const Scratch& memory,
+                             Context& context) {
+  if (!memory.data()) return words_of(image);
+  if (!context.is_dry()) unfold(s, image.as<bfloat16>(), memory.as<bfloat16>());
+  return memory.as<std::uint32_t>();
+}
+
+/// Words of a row's copy; none of a 1x1 filter.
+std::int64_t copied(const ConvShape& s) { return s.r * s.s > 1 ? s.r * s.s * s.c / 2 : 0; }
+
+/// Rows [begin, end) of 32 columns of a matrix of bfloat16: words of the same column in two rows.
+void pack_pixels(const bfloat16* matrix, std::int64_t length, std::int64_t rows, std::int64_t begin,
+                 std::int64_t end, std::uint32_t* panel) {
+  for (std::int64_t p = begin; p < end; p += 2, panel += kColumns)
+    for (std::int64_t c = 0; c < kColumns; c += kLanes) {
+      const bfloat16* const pixel = matrix + p * length + c;
+      const Words odd = p + 1 < rows ? winograd::load_halves(pixel + length) : Words{};
+      store(panel + c, winograd::load_halves(pixel) | odd << 16);
+    }
+}
+
+/// Rows [begin, end) of 32 columns of the gradient.
+void write_weights(const Conv2dGradWeight& op, std::int64_t begin, std::int64_t end, std::int64_t column,
+                   const float* sums) {
+  const std::int64_t length = op.shape.r * op.shape.s * op.shape.c;
+  const auto scale = static_cast<float>(op.scale);
+  for (std::int64_t k = begin; k < end; ++k, sums += kColumns)
+    for (std::int64_t c = 0; c < kColumns; c += kLanes)
+      store(op.dweight.as<bfloat16>() + k * length + column + c, scale * load(sums + c));
+}
+
+}  // namespace
+
+bool suits(const ConvShape& s, DType dtype) {
+  if (dtype != DType::bf16 || !bfloats_are_fast() || s.stride != 1 || s.dilation != 1) return false;
+  if (s.c % kColumns || s.c2 % kColumns || s.k % kColumns) return false;
+  if (s.r == 1 && s.s == 1) return s.pad_begin == 0 && s.pad_end == 0;
+  constexpr std::int64_t kPixels = 128;  // more of them repay Winograd's transforms of the filters
+  return s.r == 3 && s.s == 3 && !s.c2 && s.n * s.oh * s.ow <= kPixels;
+}
+
+void convolve(const Conv2d& op, Context& context) {
+  const ConvShape& s = op.shape;
+  const std::int64_t pixels = s.n * s.oh * s.ow, length = s.r * s.s * s.c;
+  const Scratch copy(context, bytes(pixels * copied(s)));
+  const Rows one{rows_of(s, op.x, copy, context), (length - s.c2) / 2}, two{words_of(op.x2), s.c2 / 2};
+  const float* bias = op.bias.as<float>();
+  const auto scale = static_cast<float>(op.scale);
+  const auto pack = [&](std::int64_t panel, std::uint32_t* words) {
+    pack_rows(op.weight.as<float>() + panel * kColumns * length, length, words);
+  };
+  const auto write = [&]<class U>(U* y) {
+    const U* residual = op.residual.as<U>();
+    multiply_rows({one, two}, pixels, s.k, context, pack,
+                  [=, k = s.k](std::int64_t pixel, std::int64_t channel, Lanes sum) {
+                    const std::int64_t i = pixel * k + channel;
+                    if (bias) sum += load(bias + channel);
+                    if (residual) sum += load(residual + i);
+                    store(y + i, scale * sum);
+                  });
+  };
+  if (op.y.dtype == DType::bf16)
+    write(op.y.as<bfloat16>());
+  else
+    write(op.y.as<float>());
+}
+
+void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
+  const ConvShape& s = op.shape;
+  // The gradient is a convolution of dy with the rotated filter, channels exchanged.
+  const ConvShape back{
+      s.n, s.oh, s.ow, s.k, s.c, s.r, s.s, s.h, s.w, 1, int(s.r) - 1 - s.pad_begin, int(s.r) - 1 - s.pad_end};
+  const std::int64_t pixels = s.n * s.h * s.w, taps = s.r * s.s, c1 = s.c - s.c2;
+  const Scratch copy(context, bytes(pixels * copied(back)));
+  const Rows dy{rows_of(back, op.dy, copy, context), taps * s.k / 2};
+  const auto scale = static_cast<float>(op.scale);
+  const std::int64_t first = op.dx ? 0 : c1, last = op.dx2 ? s.c : c1;  // of the channels that are wanted
+  const auto pack = [&](std::int64_t panel, std::uint32_t* words) {
+    const float* const from = op.weight.as<float>() + first + panel * kColumns;
+    for (std::int64_t k = 0; k < s.k; k += 2)
+      for (std::int64_t i = 0; i < taps; ++i) {
+        const float* const even = from + (k * taps + i) * s.c;
+        pack_pair(even, even + taps * s.c, words + ((taps - 1 - i) * s.k + k) / 2 * kColumns);
+      }
+  };
+  bfloat16 *const dx = op.dx.as<bfloat16>(), *const dx2 = op.dx2.as<bfloat16>();
+  multiply_rows({dy}, pixels, last - first, context, pack,
+                [=, c2 = s.c2](std::int64_t pixel, std::int64_t channel, const Lanes& sum) {
+                  const std::int64_t c = first + channel;
+                  store(c < c1 ? dx + pixel * c1 + c : dx2 + pixel * c2 + c - c1, scale * sum);
+                });
+}
+
+void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
+  const ConvShape& s = op.shape;
+  constexpr std::int64_t kChunk = 2048;  // words whose panel stays in a thread's cache
+  const std::int64_t pixels = s.n * s.oh * s.ow, words = (pixels + 1) / 2, columns = s.r * s.s * s.c;
+  const std::int64_t panels = columns / kColumns, parts = parts_for(panels), rows = s.k / kColumns;
+  const std::int64_t at_a_time = std::min(words, kChunk);
+  const std::int64_t own_size = (at_a_time + (rows + parts - 1) / parts * kColumns) * kColumns;
+  const Scratch memory(context, bytes(own_size * omp_get_max_threads()));
+  const Scratch dy_memory(context, bytes(words * s.k)), copy(context, bytes(pixels * copied(s)));
+  const auto* x = reinterpret_cast<const bfloat16*>(rows_of(s, op.x, copy, context));
+  if (context.is_dry()) return;
+  const std::int64_t columns1 = columns - s.c2;
+  std::uint32_t* const dy = dy_memory.as<std::uint32_t>();
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (std::int64_t k = 0; k < rows; ++k)
+      pack_pixels(op.dy.as<bfloat16>() + k * kColumns, s.k, pixels, 0, pixels, dy + k * kColumns * words);
+    std::uint32_t* const own = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
+    float* const sums = reinterpret_cast<float*>(own + at_a_time * kColumns);
+#pragma omp for collapse(2) schedule(static)
+    for (std::int64_t panel = 0; panel < panels; ++panel)
+      for (std::int64_t part = 0; part < parts; ++part) {
+        const std::int64_t column = panel * kColumns;
+        const std::int64_t begin = rows * part / parts, end = rows * (part + 1) / parts;
+        for (std::int64_t word = 0; word < words && begin < end; word += at_a_time) {
+          const std::int64_t count = std::min(at_a_time, words - word), p = 2 * word;
+          if (column < columns1)
+            pack_pixels(x + column, columns1, pixels, p, std::min(pixels, p + 2 * count), own);
+          else
+            pack_pixels(op.x2.as<bfloat16>() + column - columns1, s.c2, pixels, p,
+                        std::min(pixels, p + 2 * count), own);
+          for (std::int64_t k = begin; k < end; ++k)
+            multiply_bfloats({dy + (k * words + word) * kColumns, 1, kColumns, own,
+                              sums + (k - begin) * kColumns * kColumns, kColumns, nullptr, nullptr, kColumns,
+                              count, kColumns, 0, word > 0});
+        }
+        write_weights(op, begin * kColumns, end * kColumns, column, sums);
+      }
+  }
+  if (op.dbias) sum_pixels<bfloat16>(op);
+}
+
+}  // namespace sgm::unfolded

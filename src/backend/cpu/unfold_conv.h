@@ -1,0 +1,17 @@
+#pragma once
+// Convolutions in bf16 as one matrix product each: a row of the first matrix holds the pixels under the
+// filter. With 1x1 filters that is the image as it lies in memory; with 3x3 filters and small images it is
+// copied. Weights are rounded on their way into a thread's own cache.
+
+#include "kernels/conv.h"
+
+namespace sgm::unfolded {
+
+/// Whether the processor multiplies bf16 fast, and the copy pays.
+bool suits(const ConvShape& shape, DType dtype);
+
+void convolve(const Conv2d& op, Context& context);
+void convolve_grad_input(const Conv2dGradInput& op, Context& context);
+void convolve_grad_weight(const Conv2dGradWeight& op, Context& context);
+
+}  // namespace sgm::unfolded
