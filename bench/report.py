@@ -3,12 +3,34 @@
 import datetime
 import json
 import pathlib
+import statistics
 import sys
+
+
+def merged(turns):
+    """One record of several turns of a program: the median over the timings of all."""
+    record = dict(turns[0])
+    record["seconds"] = [seconds for turn in turns for seconds in turn["seconds"]]
+    record["peak_rss_mib"] = max(turn["peak_rss_mib"] for turn in turns)
+    median, best = statistics.median(record["seconds"]), min(record["seconds"])
+    batch = record["batch"]
+    of_all = {"median_s": median, "median_seconds": median, "best_s": best, "img_per_s": batch / median,
+              "images_per_second": batch / median, "best_images_per_second": batch / best}
+    record.update((key, value) for key, value in of_all.items() if key in record)
+    return record
+
+
+def read(folder):
+    """The records of all programs: NAME.json, or NAME.TURN.json."""
+    turns = {}
+    for path in sorted(folder.glob("*.json")):
+        turns.setdefault(path.name.split(".")[0], []).append(json.loads(path.read_text()))
+    return {name: merged(records) if "seconds" in records[0] else records[0] for name, records in turns.items()}
 
 
 def main():
     folder, out, commit = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    records = read(folder)
     report = {"date": datetime.date.today().isoformat(), "commit": commit, "records": records, "ratios": {}}
     print(f"{'':44}{'sgm':>12}{'PyTorch':>12}{'ratio':>8}{'sgm MiB':>10}{'PyTorch':>10}")
     for name, ours in records.items():

@@ -20,7 +20,7 @@ struct ConvCase {
   }
 };
 // The last of the undilated 3x3 filters is large enough for Winograd's algorithm, and cuts its tiles at the
-// border; those of 32 channels or 64 are unfolded in bf16; the largest of two inputs is a layer of a real
+// border; multiples of 32 channels are unfolded in bf16; the largest of two inputs is a layer of a real
 // network.
 constexpr ConvCase kConvs[] = {
     {1, 1, 1, 1, 1, 1, 1, 1, 0, 0},         {2, 5, 7, 3, 5, 3, 3, 1, 1, 1},

@@ -18,7 +18,7 @@ struct WeightsCase {
 class ConvWeights : public testing::TestWithParam<DType> {
  protected:
   static constexpr WeightsCase kSmall = {{1, 5, 5, 8}, 16, 3}, kPointwise = {{1, 5, 5, 8}, 8, 1},
-                               kTiles = {{1, 8, 8, 32}, 32, 3};
+                               kTiles = {{2, 12, 12, 32}, 32, 3}, kUnfolded = {{1, 5, 5, 32}, 32, 3};
 
   static Tensor weights(Context& context, const WeightsCase& c, std::uint32_t stream) {
     const Shape shape{c.k, c.filter, c.filter, c.x[3]};
@@ -38,7 +38,7 @@ class ConvWeights : public testing::TestWithParam<DType> {
 
 TEST_P(ConvWeights, AreReadAgainWhenTheyChange) {
   const auto context = create_context("cpu", 1);
-  for (const WeightsCase& c : {kSmall, kPointwise, kTiles}) {
+  for (const WeightsCase& c : {kSmall, kPointwise, kTiles, kUnfolded}) {
     Tensor w = weights(*context, c, 1);
     expect_right(*context, c, w);
     expect_right(*context, c, w);
@@ -56,7 +56,7 @@ TEST_P(ConvWeights, AreReadAgainWhenTheyChange) {
 
 TEST_P(ConvWeights, AreNotThoseOfATensorThatLivedAtTheSameAddress) {
   const auto context = create_context("cpu", 1);
-  for (const WeightsCase& c : {kSmall, kPointwise, kTiles})
+  for (const WeightsCase& c : {kSmall, kPointwise, kTiles, kUnfolded})
     for (std::uint32_t stream = 0; stream < 4; ++stream)
       expect_right(*context, c, weights(*context, c, stream));
 }

@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include "naive.h"
+#include <limits>
+
+#include "check.h"
 #include "sgm/tensor/math.h"
 
 namespace sgm {
@@ -42,7 +44,7 @@ Results results(const ConvShape& s, int threads) {
 TEST(UnfoldedConv, GivesTheSameBitsOnAnyNumberOfThreads) {
   for (const ConvShape& shape : {kTwoInputs, kSmallImages}) {
     const Results one = results(shape, 1);
-    for (const int threads : {2, 7}) {  // 7: more than there are panels of columns
+    for (const int threads : {2, 7}) {  // 7: more than there are panels of output channels
       SCOPED_TRACE(threads);
       const Results more = results(shape, threads);
       EXPECT_EQ(one.y, more.y);
@@ -53,6 +55,126 @@ TEST(UnfoldedConv, GivesTheSameBitsOnAnyNumberOfThreads) {
     }
   }
 }
+
+/// Filters of 1x1 and 3x3 pixels, with all paddings of a few; two inputs; oblong images; odd pixels.
+constexpr ConvShape kShapes[] = {
+    {2, 5, 7, 96, 64, 1, 1, 5, 7, 1, 0, 0, 32}, {1, 7, 7, 32, 64, 1, 1, 7, 7, 1, 0, 0},
+    {3, 4, 5, 64, 32, 3, 3, 4, 5, 1, 1, 1},     {1, 5, 6, 32, 32, 3, 3, 3, 4, 1, 0, 0},
+    {2, 3, 4, 32, 64, 3, 3, 5, 6, 1, 2, 2},     {1, 4, 3, 64, 32, 3, 3, 4, 3, 1, 2, 0},
+    {1, 4, 3, 32, 32, 3, 3, 3, 2, 1, 0, 1}};
+
+/// Calls body(index of y, of x, of w, all of one channel pair k, c = 0) wherever the filter lies on the
+/// image.
+template <class Body>
+void for_each_product(const ConvShape& s, Body&& body) {
+  for (std::int64_t n = 0; n < s.n; ++n)
+    for (std::int64_t oy = 0; oy < s.oh; ++oy)
+      for (std::int64_t ox = 0; ox < s.ow; ++ox)
+        for (std::int64_t i = 0; i < s.r; ++i)
+          for (std::int64_t j = 0; j < s.s; ++j) {
+            const std::int64_t y = oy + i - s.pad_begin, x = ox + j - s.pad_begin;
+            if (y < 0 || y >= s.h || x < 0 || x >= s.w) continue;
+            for (std::int64_t k = 0; k < s.k; ++k)
+              for (std::int64_t c = 0; c < s.c; ++c)
+                body(((n * s.oh + oy) * s.ow + ox) * s.k + k, ((n * s.h + y) * s.w + x) * s.c + c,
+                     ((k * s.r + i) * s.s + j) * s.c + c);
+          }
+}
+
+/// Channels [from, from + count) of rows of c.
+std::vector<double> channels(const std::vector<double>& rows, std::int64_t c, std::int64_t from,
+                             std::int64_t count) {
+  std::vector<double> part;
+  for (auto row = rows.begin(); row != rows.end(); row += c)
+    part.insert(part.end(), row + from, row + from + count);
+  return part;
+}
+
+class UnfoldedConvOf : public testing::TestWithParam<ConvShape> {
+ protected:
+  UnfoldedConvOf()
+      : context(create_context("cpu", 2)),
+        s(GetParam()),
+        x(values(s.n * s.h * s.w * s.c, 1)),
+        w(values(s.weights(), 2)),
+        dy(values(s.outputs(), 3)) {}
+
+  static std::vector<double> values(std::int64_t count, std::uint32_t stream) {
+    return rounded(random_values(count, stream), DType::bf16);
+  }
+  Tensor tensor(const std::vector<double>& numbers, DType dtype = DType::bf16) const {
+    return tensor_of(*context, numbers, {static_cast<std::int64_t>(numbers.size())}, dtype);
+  }
+  /// To be written.
+  Tensor unwritten(std::size_t count, DType dtype = DType::bf16) const {
+    return tensor(std::vector<double>(count, std::numeric_limits<double>::quiet_NaN()), dtype);
+  }
+  std::vector<double> first(const std::vector<double>& all) const {
+    return channels(all, s.c, 0, s.c - s.c2);
+  }
+  std::vector<double> second(const std::vector<double>& all) const {
+    return channels(all, s.c, s.c - s.c2, s.c2);
+  }
+  template <class B>
+  B if_second(B buffer) const {
+    return s.c2 ? buffer : B{};
+  }
+
+  static constexpr Tolerance kTolerance{4e-3, 8e-3};  // of one rounding to bf16
+  std::unique_ptr<Context> context;
+  ConvShape s;
+  std::vector<double> x, w, dy;
+};
+
+TEST_P(UnfoldedConvOf, IsTheSumOfProducts) {
+  const std::vector<double> bias = values(s.k, 4);
+  std::vector<double> expected(dy.size());
+  for_each_product(s, [&](auto iy, auto ix, auto iw) {
+    expected[static_cast<std::size_t>(iy)] +=
+        x[static_cast<std::size_t>(ix)] * w[static_cast<std::size_t>(iw)];
+  });
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    expected[i] = 0.6 * (expected[i] + bias[i % bias.size()] + dy[i]);
+  const Tensor x1 = tensor(first(x)), x2 = tensor(second(x)), weight = tensor(w, DType::f32),
+               b = tensor(bias, DType::f32);
+  for (const DType type : {DType::bf16, DType::f32}) {
+    const Tensor residual = tensor(dy, type);
+    Tensor y = unwritten(dy.size(), type);
+    unfolded::convolve({x1.buffer(), if_second(x2.buffer()), weight.buffer(), b.buffer(), residual.buffer(),
+                        y.buffer(), s, 0.6, 0},
+                       *context);
+    expect_close(y.to_host_f64(), expected, type == DType::f32 ? Tolerance{4e-6, 8e-6} : kTolerance);
+  }
+}
+
+TEST_P(UnfoldedConvOf, HasThatSumsGradients) {
+  std::vector<double> dx(x.size()), dw(w.size()), db(static_cast<std::size_t>(s.k));
+  for_each_product(s, [&](auto iy, auto ix, auto iw) {
+    const double slope = 0.7 * dy[static_cast<std::size_t>(iy)];
+    dx[static_cast<std::size_t>(ix)] += slope * w[static_cast<std::size_t>(iw)];
+    dw[static_cast<std::size_t>(iw)] += slope * x[static_cast<std::size_t>(ix)];
+  });
+  for (std::size_t i = 0; i < dy.size(); ++i) db[i % db.size()] += 0.7 * dy[i];
+  const Tensor x1 = tensor(first(x)), x2 = tensor(second(x)), weight = tensor(w, DType::f32),
+               out = tensor(dy);
+  Tensor dx1 = unwritten(first(x).size()), dx2 = unwritten(second(x).size()), dweight = unwritten(w.size()),
+         dbias = unwritten(db.size(), DType::f32);
+  unfolded::convolve_grad_input(
+      {out.buffer(), weight.buffer(), dx1.buffer(), if_second(dx2.buffer()), s, 0.7}, *context);
+  expect_close(dx1.to_host_f64(), first(dx), kTolerance, "dx");
+  expect_close(dx2.to_host_f64(), second(dx), kTolerance, "dx2");
+  unfolded::convolve_grad_weight(
+      {x1.buffer(), if_second(x2.buffer()), out.buffer(), dweight.buffer(), dbias.buffer(), s, 0.7},
+      *context);
+  expect_close(dweight.to_host_f64(), dw, kTolerance, "dweight");
+  expect_close(dbias.to_host_f64(), db, {1e-6, 2e-6}, "dbias");
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, UnfoldedConvOf, testing::ValuesIn(kShapes), [](const auto& row) {
+  const ConvShape& s = row.param;
+  return std::to_string(s.r) + "x" + std::to_string(s.s) + "_pad" + std::to_string(s.pad_begin) +
+         std::to_string(s.pad_end) + "_" + std::to_string(s.h) + "x" + std::to_string(s.w);
+});
 
 // The sums of a gradient over many pixels, which are formed in pieces.
 TEST(UnfoldedConv, AddsUpAllPixels) {

@@ -5,7 +5,9 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "sgm/core/types.h"
@@ -22,16 +24,19 @@ inline void assign(T& to, A value) {
 /// to[i] = T(from[i]), at the rate of a copy; bfloat16 below 2^-126 may become zero.
 template <class T, class A>
 inline void assign_row(T* to, const A* from, std::int64_t count) {
-  std::int64_t i = 0;
 #ifdef __AVX512BF16__
-  if constexpr (std::is_same_v<T, bfloat16>)
-    for (; i + 16 <= count; i += 16) {
-      const __m256bh halves = _mm512_cvtneps_pbh(_mm512_loadu_ps(from + i));
-      __builtin_memcpy(to + i, &halves, sizeof(halves));
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    for (std::int64_t i = 0; i < count; i += 16) {
+      const auto lanes = static_cast<int>(std::min<std::int64_t>(16, count - i));
+      const __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>(0xffff >> (16 - lanes)), from + i);
+      const __m256bh halves = _mm512_cvtneps_pbh(values);
+      std::memcpy(to + i, &halves, static_cast<std::size_t>(lanes) * sizeof(T));
     }
+    return;
+  }
 #endif
 #pragma omp simd
-  for (std::int64_t k = i; k < count; ++k) assign(to[k], from[k]);
+  for (std::int64_t i = 0; i < count; ++i) assign(to[i], from[i]);
 }
 
 }  // namespace sgm

@@ -383,8 +383,7 @@ enum class By { us_unfolded, us_in_tiles, the_library };
 By choose(const ConvShape& shape, DType dtype, Context& context) {
   if (dtype == DType::bf16 && onednn_multiplies_matrices()) return By::the_library;
   if (unfolded::suits(shape, dtype)) {
-    context.explain(
-        [&] { return text_of(shape) + ": one product of rows of pixels, weights rounded first"; });
+    context.explain([&] { return text_of(shape) + ": one product of rows of pixels"; });
     return By::us_unfolded;
   }
   if (!winograd::suits(shape, dtype)) return By::the_library;

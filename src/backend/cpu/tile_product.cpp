@@ -75,7 +75,7 @@ template <Kind K, int V, int... I>
 [[gnu::target("avx512f")]] void multiply_block(const TileProduct& p, std::int64_t first,
                                                std::integer_sequence<int, I...>) {
   const std::int64_t a_row = p.a_row, words = p.words;
-  const std::uint32_t* const a[] = {p.a + (first + I / 3 * 3) * a_row...};
+  const TileProduct::Word* const a[] = {p.a + (first + I / 3 * 3) * a_row...};
   const auto row = [&](int m) __attribute__((always_inline)) { return a[m] + m % 3 * a_row; };
   __m512i sums[sizeof...(I)];
   ((sums[I] = _mm512_setzero_si512()), ...);

@@ -10,17 +10,19 @@ namespace sgm {
 /// a and b hold words of 32 bits: of a float, of two bfloat16, or of two 16-bit integers, the inner product
 /// of which counts. Sums of integers must stay below 2^31; the others have no units.
 struct TileProduct {
+  /// What words lie in may hold numbers of another type.
+  using Word [[gnu::may_alias]] = std::uint32_t;
   static constexpr int kColumns = 32;  // of a panel, at most
   static constexpr int kRows = 12;  // that are multiplied at a time: two vectors of each fill the registers
 
-  const std::uint32_t* a;  // [rows, words], rows a_row words apart and words a_word
+  const Word* a;  // [rows, words], rows a_row words apart and words a_word
   std::int64_t a_row, a_word;
   const std::uint32_t* b;  // [words, columns], dense: one panel
   float* c;                // [rows, columns], rows c_row apart
   std::int64_t c_row;
   const float *row_unit, *column_unit;
   std::int64_t rows, words, columns;  // columns: 16 or 32
-  std::int64_t a_next = 0;  // words from a to the rows of the next product, which are fetched meanwhile
+  std::int64_t a_next = 0;  // words from a to rows that are wanted next, which are fetched meanwhile
   bool accumulate = false;  // add to what c holds; not of integers
 };
 
@@ -28,7 +30,8 @@ void multiply_floats(const TileProduct& product);
 void multiply_integers(const TileProduct& product);
 void multiply_bfloats(const TileProduct& product);
 
-/// The same on processors without AVX-512 and its products of halves.
+/// The same on processors without AVX-512 and its products of halves, which take bfloat16 below 2^-126 for
+/// zero.
 void multiply_floats_plainly(const TileProduct& product);
 void multiply_integers_plainly(const TileProduct& product);
 void multiply_bfloats_plainly(const TileProduct& product);

@@ -80,28 +80,30 @@ void multiply_rows(const std::vector<Rows>& matrices, std::int64_t pixels, std::
   const std::int64_t own_size = (length + kGroup) * kColumns, groups = (pixels + kGroup - 1) / kGroup;
   const Scratch memory(context, bytes(own_size * omp_get_max_threads()));
   if (context.is_dry()) return;
-#pragma omp parallel for collapse(2) schedule(static)
-  for (std::int64_t panel = 0; panel < panels; ++panel)
-    for (std::int64_t part = 0; part < parts; ++part) {
-      std::uint32_t* const weights = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
-      float* const sums = reinterpret_cast<float*>(weights + length * kColumns);
-      const std::int64_t last = groups * (part + 1) / parts;
-      std::int64_t group = groups * part / parts;
-      if (group < last) pack(panel, weights);
-      for (; group < last; ++group) {
-        const std::int64_t first = group * kGroup, count = std::min(kGroup, pixels - first);
-        const std::uint32_t* b = weights;
-        for (const Rows& rows : matrices) {
-          multiply_bfloats({rows.words + first * rows.length, rows.length, 1, b, sums, kColumns, nullptr,
-                            nullptr, count, rows.length, kColumns, TileProduct::kRows * rows.length,
-                            b != weights});
-          b += rows.length * kColumns;
+#pragma omp parallel
+  {
+    std::uint32_t* const weights = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
+    float* const sums = reinterpret_cast<float*>(weights + length * kColumns);
+    std::int64_t packed = -1;  // the panel that `weights` hold
+#pragma omp for collapse(2) schedule(static)
+    for (std::int64_t panel = 0; panel < panels; ++panel)
+      for (std::int64_t part = 0; part < parts; ++part)
+        for (std::int64_t group = groups * part / parts; group < groups * (part + 1) / parts; ++group) {
+          if (packed != panel) pack(packed = panel, weights);
+          const std::int64_t first = group * kGroup, count = std::min(kGroup, pixels - first);
+          const std::uint32_t* b = weights;
+          for (const Rows& rows : matrices) {
+            if (rows.length == 0) continue;
+            multiply_bfloats({rows.words + first * rows.length, rows.length, 1, b, sums, kColumns, nullptr,
+                              nullptr, count, rows.length, kColumns, TileProduct::kRows * rows.length,
+                              b != weights});
+            b += rows.length * kColumns;
+          }
+          for (std::int64_t i = 0; i < count; ++i)
+            for (std::int64_t c = 0; c < kColumns; c += kLanes)
+              write(first + i, panel * kColumns + c, load(sums + i * kColumns + c));
         }
-        for (std::int64_t i = 0; i < count; ++i)
-          for (std::int64_t c = 0; c < kColumns; c += kLanes)
-            write(first + i, panel * kColumns + c, load(sums + i * kColumns + c));
-      }
-    }
+  }
 }
 
 const std::uint32_t* words_of(const ConstBuffer& buffer) {
@@ -145,6 +147,7 @@ void write_weights(const Conv2dGradWeight& op, std::int64_t begin, std::int64_t 
 bool suits(const ConvShape& s, DType dtype) {
   if (dtype != DType::bf16 || !bfloats_are_fast() || s.stride != 1 || s.dilation != 1) return false;
   if (s.c % kColumns || s.c2 % kColumns || s.k % kColumns) return false;
+  if (s.c / kColumns * (s.k / kColumns) < omp_get_max_threads()) return false;  // threads share out weights
   if (s.r == 1 && s.s == 1) return s.pad_begin == 0 && s.pad_end == 0;
   constexpr std::int64_t kPixels = 128;  // more of them repay Winograd's transforms of the filters
   return s.r == 3 && s.s == 3 && !s.c2 && s.n * s.oh * s.ow <= kPixels;
@@ -205,6 +208,7 @@ void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
 void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
   const ConvShape& s = op.shape;
   constexpr std::int64_t kChunk = 2048;  // words whose panel stays in a thread's cache
+  constexpr std::int64_t kPacked = 64;   // words of dy that a thread packs at a time
   const std::int64_t pixels = s.n * s.oh * s.ow, words = (pixels + 1) / 2, columns = s.r * s.s * s.c;
   const std::int64_t panels = columns / kColumns, parts = parts_for(panels), rows = s.k / kColumns;
   const std::int64_t at_a_time = std::min(words, kChunk);
@@ -217,9 +221,11 @@ void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
   std::uint32_t* const dy = dy_memory.as<std::uint32_t>();
 #pragma omp parallel
   {
-#pragma omp for schedule(static)
+#pragma omp for collapse(2) schedule(static)
     for (std::int64_t k = 0; k < rows; ++k)
-      pack_pixels(op.dy.as<bfloat16>() + k * kColumns, s.k, pixels, 0, pixels, dy + k * kColumns * words);
+      for (std::int64_t word = 0; word < words; word += kPacked)
+        pack_pixels(op.dy.as<bfloat16>() + k * kColumns, s.k, pixels, 2 * word,
+                    std::min(pixels, 2 * (word + kPacked)), dy + (k * words + word) * kColumns);
     std::uint32_t* const own = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
     float* const sums = reinterpret_cast<float*>(own + at_a_time * kColumns);
 #pragma omp for collapse(2) schedule(static)
