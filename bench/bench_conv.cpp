@@ -12,7 +12,7 @@
 
 #include "backend/cpu/onednn_compat.h"
 #include "bench/timing.h"
-#include "core/spin_briefly.h"
+#include "core/settle_process.h"
 #include "kernels/conv.h"
 #include "sgm/core/config.h"
 #include "sgm/tensor/math.h"
@@ -187,7 +187,7 @@ int run_bench(int argc, char** argv) {
 }  // namespace sgm::bench
 
 int main(int argc, char** argv) {
-  sgm::spin_briefly(argv);
+  sgm::settle_process(argv);
   try {
     return sgm::bench::run_bench(argc, argv);
   } catch (const std::exception& error) {

@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/timing.h"
-#include "core/spin_briefly.h"
+#include "core/settle_process.h"
 #include "score/random_model.h"
 #include "sgm/core/captured_step.h"
 #include "sgm/core/error.h"
@@ -31,7 +31,7 @@ struct Options {
   std::string config, mode = "train", precision = "f32", json, device = "cpu";
   int batch = 4, steps = 5, group = 1, warmup = 2, threads = 0;
   double seconds = 0;
-  bool no_graph = false;
+  bool lean = false, no_graph = false;
 };
 
 struct Timing {
@@ -116,6 +116,7 @@ nlohmann::json record(const Options& o, const Context& context, const Timing& ti
           {"config", o.config},
           {"mode", o.mode},
           {"precision", o.precision},
+          {"lean", o.lean},
           {"batch", o.batch},
           {"device", context.describe()},
           {"graph", !o.no_graph && timing.why_not_captured.empty()},
@@ -145,6 +146,7 @@ int run(int argc, char** argv) {
   app.add_option("--warmup", o.warmup, "Steps before them")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", o.threads);
   app.add_option("--device", o.device);
+  app.add_flag("--lean", o.lean, "With training.recompute and training.late_gradients");
   app.add_flag("--no-graph", o.no_graph, "Launch every step call by call, also on a GPU");
   app.add_option("--json", o.json);
   CLI11_PARSE(app, argc, argv);
@@ -152,6 +154,7 @@ int run(int argc, char** argv) {
   Config config = load_config(o.config);
   config.training.batch_size = o.batch;
   config.training.precision = o.precision;
+  if (o.lean) config.training.recompute = config.training.late_gradients = true;
   const auto context = create_context(o.device, o.threads);
   const Timing timing = o.mode == "train"    ? time_training(config, *context, o)
                         : o.mode == "sample" ? time_sampling(config, *context, o)
@@ -169,7 +172,7 @@ int run(int argc, char** argv) {
 }  // namespace sgm::bench
 
 int main(int argc, char** argv) {
-  sgm::spin_briefly(argv);
+  sgm::settle_process(argv);
   try {
     return sgm::bench::run(argc, argv);
   } catch (const std::exception& error) {

@@ -36,7 +36,7 @@ def main():
     for name, ours in records.items():
         if not name.startswith("sgm-"):
             continue
-        theirs = records[name.replace("sgm-", "torch-").rsplit("-", 1)[0] + "-f32"]
+        theirs = records[name.replace("sgm-", "torch-").replace("-lean", "").rsplit("-", 1)[0] + "-f32"]
         ratio = ours["img_per_s"] / theirs["images_per_second"]
         memory = theirs["peak_rss_mib"]
         report["ratios"][name[4:]] = ratio

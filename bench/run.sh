@@ -14,20 +14,22 @@ trap 'rm -rf "$work"' EXIT
 threads=$(nproc)
 
 "$python" bench/torch/check_golden.py tests/golden >"$work/golden.log" || { cat "$work/golden.log"; exit 1; }
-# Configuration, images, timings in each of three turns, modes.
+# Configuration, images, timings in each of three turns, modes; train-lean: with what saves memory.
 while read -r config images steps modes; do
-  for mode in $modes; do
+  for row in $modes; do
+    mode=${row%-lean}
+    lean=${row#"$mode"}
     for turn in 1 2 3; do
       for precision in f32 bf16; do
-        "$build/bench_steps" "configs/$config.toml" --mode $mode --batch "$images" --precision $precision \
-          --steps "$steps" --json "$work/sgm-$config-$mode-$precision.$turn.json" </dev/null
+        "$build/bench_steps" "configs/$config.toml" --mode $mode ${lean:+-$lean} --batch "$images" --precision $precision \
+          --steps "$steps" --json "$work/sgm-$config-$row-$precision.$turn.json" </dev/null
       done
-      "$python" bench/torch/bench_torch.py --config "configs/$config.toml" --batch "$images" --mode $mode --precision f32 \
+      [ "$lean" ] || "$python" bench/torch/bench_torch.py --config "configs/$config.toml" --batch "$images" --mode $mode --precision f32 \
         --threads "$threads" --device cpu --steps "$steps" --json "$work/torch-$config-$mode-f32.$turn.json" >/dev/null
     done
   done
 done <<ROWS
-ve_cifar10_ncsnpp_continuous $batch 4 train forward sample
+ve_cifar10_ncsnpp_continuous $batch 4 train train-lean forward sample
 vp_cifar10_ddpmpp_continuous $batch 3 train forward sample
 mnist 64 6 train forward sample
 ve_ffhq_256_ncsnpp_continuous 1 2 train forward

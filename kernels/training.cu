@@ -6,7 +6,6 @@
 
 // After the device language.
 #include "backend/cuda/arrivals.h"
-#include "backend/scratch.h"
 
 namespace sgm {
 namespace {
@@ -100,14 +99,15 @@ __device__ double chunk_squares(const ParameterList::Entry& entry, ChunkRange ra
   return sum;
 }
 
-/// One block for each chunk of partial; the last adds them up.
+/// One block for each chunk; the last adds up all squares, if y is wanted.
 __global__ void __launch_bounds__(kThreads)
-    gradient_norm_kernel(const ParameterList list, double* partial, unsigned* counter, double* y,
-                         double* total) {
+    gradient_norm_kernel(const ParameterList list, double* squares, std::int64_t all, unsigned* counter,
+                         double* y, double* total) {
   __shared__ double shared[kWarp];
-  const std::int64_t chunk = blockIdx.x;
+  const std::int64_t chunk = list.first_chunk + blockIdx.x;
   double sum = 0;
-  if (chunk < list.chunks) {
+  const bool exists = blockIdx.x < list.chunks;
+  if (exists) {
     const ParameterList::Entry& entry = entry_of(list, chunk);
     const ChunkRange range = range_of(entry, chunk);
     if (!entry.g.data)
@@ -120,10 +120,10 @@ __global__ void __launch_bounds__(kThreads)
       sum = chunk_squares<double>(entry, range);
   }
   sum = block_sum(sum, shared);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-  if (!is_last_block(counter, gridDim.x)) return;
+  if (threadIdx.x == 0 && exists) squares[chunk] = sum;
+  if (!y || !is_last_block(counter, gridDim.x)) return;
   sum = 0;
-  for (unsigned i = threadIdx.x; i < gridDim.x; i += kThreads) sum += partial[i];
+  for (std::int64_t i = threadIdx.x; i < all; i += kThreads) sum += squares[i];
   sum = block_sum(sum, shared);
   if (threadIdx.x > 0) return;
   *y = sum;
@@ -198,9 +198,10 @@ __global__ void __launch_bounds__(kThreads)
            decay};
   }
   __syncthreads();
-  const ParameterList::Entry& entry = entry_of(list, blockIdx.x);
+  const std::int64_t chunk = list.first_chunk + blockIdx.x;
+  const ParameterList::Entry& entry = entry_of(list, chunk);
   if (!entry.g.data || !std::isfinite(now.clip)) return;
-  const ChunkRange range = range_of(entry, blockIdx.x);
+  const ChunkRange range = range_of(entry, chunk);
   if (entry.p.dtype == DType::f64)
     adam_chunk<double, double>(entry, range, now);
   else if (entry.g.dtype == DType::bf16)
@@ -223,9 +224,8 @@ void ResidualLoss::cuda(Context& context) const {
 void GradientNorm::cuda(Context& context) const {
   CudaContext& device = sgm::cuda(context);
   const auto blocks = static_cast<unsigned>(std::max<std::int64_t>(parameters.chunks, 1));
-  const Scratch partial(context, blocks * sizeof(double));
   launch(device, {"gradient_norm", blocks, kThreads, cost().bytes}, gradient_norm_kernel, parameters,
-         partial.as<double>(), device.part<Arrivals>().counters(), y.as<double>(), sum.as<double>());
+         squares.as<double>(), all, device.part<Arrivals>().counters(), y.as<double>(), sum.as<double>());
 }
 
 void AdamUpdate::cuda(Context& context) const {

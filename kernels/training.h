@@ -38,15 +38,19 @@ struct ParameterList {
   };
   static constexpr std::int64_t kChunk = 8192;
 
-  const Entry* entries;  // [count], in device memory
-  std::int64_t count, chunks;
-  std::int64_t gradient_bytes, update_bytes;  // of all gradients; of all that an update reads and writes
+  const Entry* entries = nullptr;  // [count], in device memory
+  std::int64_t count = 0, chunks = 0;
+  std::int64_t first_chunk = 0;  // of the first entry: lists may be parts of one
+  std::int64_t gradient_bytes = 0;
+  std::int64_t update_bytes = 0;  // of all that an update reads and writes
+
+  static std::int64_t chunks_of(std::int64_t n) { return (n + kChunk - 1) / kChunk; }
 
   /// Counts one more entry and gives it its place among the chunks.
   void append(Entry& entry) {
-    entry.first_chunk = chunks;
+    entry.first_chunk = first_chunk + chunks;
     ++count;
-    chunks += (entry.n + kChunk - 1) / kChunk;
+    chunks += chunks_of(entry.n);
     if (!entry.g) return;
     gradient_bytes += bytes_of(entry.g, entry.n);
     update_bytes += 2 * bytes_of({entry.p, entry.m, entry.v, entry.ema}, entry.n) +
@@ -54,12 +58,18 @@ struct ParameterList {
   }
 };
 
-/// y[0] = the sum of the squares of all gradients, in a fixed order, accumulated in f64.
+/// squares[k] = the sum of the squares of the gradients' chunk number k, for the chunks of this list; y[0] =
+/// the sum of all squares, in an order that depends on their number alone. Accumulated in f64.
 struct GradientNorm {
   ParameterList parameters;
-  Buffer y;         // [1], f64
-  Buffer sum = {};  // [1], f64: y is added to it; optional
-  OpCost cost() const { return {parameters.gradient_bytes + bytes_of({y, sum, sum}, 1)}; }
+  Buffer squares;    // [all], f64
+  std::int64_t all;  // chunks in the whole of which this list may be a part
+  Buffer y = {};     // [1], f64; optional
+  Buffer sum = {};   // [1], f64: y is added to it; optional
+  OpCost cost() const {
+    return {parameters.gradient_bytes + bytes_of(squares, parameters.chunks) +
+            (y ? bytes_of(squares, all) : 0) + bytes_of({y, sum, sum}, 1)};
+  }
   void cpu(Context& context) const;
   void cuda(Context& context) const;
 };

@@ -107,6 +107,18 @@ struct TestModel {
   std::deque<TestTensor> tensors;
   Tensor table;
   ParameterList list{};
+  std::vector<ParameterList::Entry> entries;
+
+  /// Tensors number first to last - 1 of it.
+  ParameterList part(std::int64_t first, std::int64_t last) const {
+    ParameterList some{.first_chunk = entries[static_cast<std::size_t>(first)].first_chunk};
+    for (std::int64_t i = first; i < last; ++i) {
+      ParameterList::Entry entry = entries[static_cast<std::size_t>(i)];
+      some.append(entry);
+    }
+    some.entries = list.entries + first;
+    return some;
+  }
 
   TestModel(Context& context, DType dtype) {
     constexpr std::int64_t kChunk = ParameterList::kChunk;
@@ -114,7 +126,6 @@ struct TestModel {
       std::int64_t n, skip;
       bool has_gradient, low_gradient;
     };
-    std::vector<ParameterList::Entry> entries;
     for (const Row& row :
          {Row{1, 0, true, true}, Row{13, 0, true, true}, Row{kChunk - 1, 0, true, false},
           Row{kChunk, 1, true, true}, Row{5, 0, false, true}, Row{2 * kChunk + 3, 0, true, true},
@@ -133,8 +144,9 @@ struct TestModel {
 
 void check_gradient_norm(Context& context, DType dtype) {
   const TestModel model(context, dtype);
-  const Guarded y(context, 1, DType::f64), again(context, 1, DType::f64);
-  run(GradientNorm{model.list, y.buffer()}, context);
+  const std::int64_t all = model.list.chunks;
+  const Guarded y(context, 1, DType::f64), again(context, 1, DType::f64), squares(context, all, DType::f64);
+  run(GradientNorm{model.list, squares.buffer(), all, y.buffer()}, context);
   double expected = 0;
   for (const TestTensor& t : model.tensors)
     for (std::size_t i = static_cast<std::size_t>(t.skip); t.has_gradient && i < t.g.size(); ++i)
@@ -142,22 +154,31 @@ void check_gradient_norm(Context& context, DType dtype) {
   expect_close(y.values(), std::vector<double>{expected}, {1e-13});
   const Guarded total(context, std::vector<double>{0.5}, DType::f64, true);
   for (int i = 0; i < 2; ++i) {
-    run(GradientNorm{model.list, again.buffer(), total.buffer()}, context);
+    run(GradientNorm{model.list, squares.buffer(), all, again.buffer(), total.buffer()}, context);
     EXPECT_EQ(y.values(), again.values());
   }
+  // The same from each tensor in a list of its own, the last first.
+  const Guarded parts(context, all, DType::f64);
+  for (std::int64_t i = model.list.count; i-- > 0;)
+    run(GradientNorm{model.part(i, i + 1), parts.buffer(), all}, context);
+  EXPECT_EQ(parts.values(), squares.values());
+  run(GradientNorm{{}, parts.buffer(), all, again.buffer()}, context);
+  EXPECT_EQ(y.values(), again.values());
   EXPECT_EQ(total.values()[0], 0.5 + y.values()[0] + y.values()[0]);
 }
 
 /// The norm of one tensor.
 double norm_of(Context& context, const std::vector<double>& gradient, DType dtype, double g_scale = 1.0) {
   const Guarded g(context, gradient, dtype), y(context, 1, DType::f64);
+  const std::int64_t chunks = ParameterList::chunks_of(std::ssize(gradient));
+  const Guarded squares(context, chunks, DType::f64);
   const auto n = static_cast<std::int64_t>(gradient.size());
   ParameterList::Entry entry{{}, {}, {}, {}, {}, g.buffer(), g_scale, n, 0};
   ParameterList list{};
   list.append(entry);
   const Tensor table = Tensor::table(context, std::span<const ParameterList::Entry>(&entry, 1));
   list.entries = reinterpret_cast<const ParameterList::Entry*>(table.data<double>());
-  run(GradientNorm{list, y.buffer()}, context);
+  run(GradientNorm{list, squares.buffer(), chunks, y.buffer()}, context);
   return y.values()[0];
 }
 
@@ -184,9 +205,11 @@ void check_adam_case(Context& context, DType dtype, const AdamCase& c) {
   const AdamSchedule now{1e-2, 0.19, 0.0199, 0.999};
   const Tensor schedule = Tensor::table(context, std::span(&now, 1));
   const Guarded norm(context, std::vector<double>{c.squared_norm}, DType::f64);
-  run(AdamUpdate{model.list, reinterpret_cast<const AdamSchedule*>(schedule.data<double>()), norm.buffer(),
-                 c.grad_clip, 0.9, 0.99, 1e-8, c.weight_decay},
-      context);
+  constexpr std::int64_t kCut = 6;
+  for (const ParameterList& part : {model.part(0, kCut), model.part(kCut, model.list.count)})
+    run(AdamUpdate{part, reinterpret_cast<const AdamSchedule*>(schedule.data<double>()), norm.buffer(),
+                   c.grad_clip, 0.9, 0.99, 1e-8, c.weight_decay},
+        context);
   const double clip = c.grad_clip < 0 ? 1.0 : std::min(1.0, c.grad_clip / (std::sqrt(c.squared_norm) + 1e-6));
   for (const TestTensor& t : model.tensors) {
     SCOPED_TRACE(std::to_string(t.n) + " elements");

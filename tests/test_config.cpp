@@ -293,24 +293,15 @@ TEST(Validation, AcceptsTheEdgesOfTheRanges) {
 
 class ConfigFiles : public testing::Test {
  protected:
-  ConfigFiles() : folder_(fs::path(testing::TempDir()) / "sgm_config_files") {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_ / "configs");
-  }
-  ~ConfigFiles() override { fs::remove_all(folder_); }
+  fs::path write(const std::string& name, const std::string& text) const { return folder_.write(name, text); }
 
-  fs::path write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name) << text;
-    return folder_ / name;
-  }
-
-  const fs::path folder_;
+  const TempFolder folder_;
 };
 
 TEST_F(ConfigFiles, ResolveDataPathsBesideTheFile) {
   write("images.zip", "");
   const fs::path file = write("configs/run.toml", "[data]\npath = '../images.zip'\n");
-  EXPECT_EQ(fs::path(load_config(file).data.path), (folder_ / "images.zip").lexically_normal());
+  EXPECT_EQ(fs::path(load_config(file).data.path), (folder_.path() / "images.zip").lexically_normal());
   const fs::path missing = write("configs/missing.toml", "[data]\npath = 'nowhere/images.zip'\n");
   EXPECT_EQ(load_config(missing).data.path, "nowhere/images.zip");
   const fs::path absolute = write("configs/absolute.toml", "[data]\npath = '/nowhere/x'\n");
@@ -322,8 +313,8 @@ TEST_F(ConfigFiles, ResolveDataPathsBesideTheFile) {
 }
 
 TEST_F(ConfigFiles, ThatCannotBeReadAreNamed) {
-  expect_contains(error_of([&] { load_config(folder_ / "absent.toml"); }), "absent.toml: cannot open");
-  expect_contains(error_of([&] { load_config(folder_); }), "is a folder");
+  expect_contains(error_of([&] { load_config(folder_.path() / "absent.toml"); }), "absent.toml: cannot open");
+  expect_contains(error_of([&] { load_config(folder_.path()); }), "is a folder");
   expect_contains(error_of([&] { load_config(write("big.toml", std::string(70000, '#'))); }), "too long");
   expect_contains(error_of([&] { load_config(write("bad.toml", "[sde]\nsigma_min = -1\n")); }),
                   "bad.toml: sde.sigma_min must be positive");

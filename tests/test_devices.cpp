@@ -147,6 +147,21 @@ TEST_P(Devices, CapturedMicroBatchesWithRecomputationAreTheSame) {
     }
 }
 
+TEST_P(Devices, CapturedStepsWithLateGradientsAreTheSame) {
+  for (Config config : networks()) {
+    SCOPED_TRACE(config.sde.name);
+    config.training.late_gradients = false;
+    TinyRun plain(config, context(), false);
+    config.training.late_gradients = true;
+    TinyRun captured(config, context());
+    for (int step = 0; step < 4; ++step) plain.trainer.launch(), captured.trainer.launch();
+    EXPECT_EQ(captured.trainer.read().grad_norm, plain.trainer.read().grad_norm);
+    expect_same_bits(captured.state(), plain.state());
+    EXPECT_EQ(captured.trainer.why_not_captured().empty(), !context().is_cpu())
+        << captured.trainer.why_not_captured();
+  }
+}
+
 TEST_P(Devices, SamplesAreTheCpus) {
   const auto cpu = create_context("cpu", 2);
   for (const Config& config : networks())

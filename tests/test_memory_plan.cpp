@@ -143,6 +143,44 @@ TEST(Recomputation, ChangesNoBit) {
     }
 }
 
+TEST(LateGradients, ChangeNoBit) {
+  int smaller = 0;
+  for (Config config : trainings())
+    for (const char* precision : {"f32", "bf16"}) {
+      if (precision[0] == 'b' && !has_fast_bf16()) continue;
+      config.training.precision = precision;
+      SCOPED_TRACE(name_of(config));
+      const RunState kept = state_after(config, 3);
+      const BarImages images(7, config.data.image_size, config.data.num_channels);
+      const auto peak = [&] { return plan_memory(config, "cpu", kThreads, score_training(images)).peak; };
+      const std::size_t before = peak();
+      config.training.late_gradients = true;
+      expect_same_bits(state_after(config, 3), kept);
+      EXPECT_LE(peak(), before);
+      smaller += peak() < before;
+      config.training.late_gradients = false;
+    }
+  EXPECT_GT(smaller, 0) << "no gradient was late";
+}
+
+TEST(LateGradients, LeaveHalfOfTheRoomOfGradientsInThePapersNetwork) {
+  Config config = load_config(SGM_SOURCE_DIR "/configs/ve_cifar10_ncsnpp_continuous.toml");
+  config.training.batch_size = 4;
+  config.training.recompute = true;
+  const auto images = random_dataset(config.data.image_size, config.data.num_channels);
+  for (const char* precision : {"f32", "bf16"}) {
+    if (precision[0] == 'b' && !has_fast_bf16()) continue;
+    config.training.precision = precision;
+    const auto beside_state = [&](bool late) {
+      config.training.late_gradients = late;
+      const MemoryPlan plan = plan_memory(config, "cpu", kThreads, score_training(*images));
+      EXPECT_LE(100 * plan.held, 103 * plan.peak) << precision;
+      return plan.peak - plan.state;
+    };
+    EXPECT_LE(100 * beside_state(true), 52 * beside_state(false)) << precision;
+  }
+}
+
 TEST(Recomputation, HalvesTheActivationsOfThePapersNetwork) {
   Config config = load_config(SGM_SOURCE_DIR "/configs/ve_cifar10_ncsnpp_continuous.toml");
   config.training.batch_size = 4;
@@ -225,13 +263,16 @@ TEST(MicroBatches, SumBf16GradientsInF32) {
 
 constexpr std::size_t kMebibyte = std::size_t{1} << 20;
 
-/// A plan that needs 100 MiB an image, half of that with recomputation, and 50 for the rest.
+/// A plan that needs 100 MiB an image, half of that with recomputation, and for the rest 50, or 30 with late
+/// gradients.
 MemoryPlan invented(const Config& config) {
   const int micro = config.training.micro_batch ? config.training.micro_batch : config.training.batch_size;
   const bool recompute = config.training.recompute;
   return {.micro_batch = micro,
           .recompute = recompute,
-          .held = kMebibyte * (50 + static_cast<std::size_t>(micro) * (recompute ? 50 : 100))};
+          .late_gradients = config.training.late_gradients,
+          .held = kMebibyte * ((config.training.late_gradients ? 30 : 50) +
+                               static_cast<std::size_t>(micro) * (recompute ? 50 : 100))};
 }
 
 TEST(MemoryFit, TakesTheCheapestThatFits) {
@@ -240,17 +281,23 @@ TEST(MemoryFit, TakesTheCheapestThatFits) {
   struct Row {
     std::size_t limit;
     int micro;
-    bool recompute;
+    bool recompute, late;
   };
-  for (const Row& row : {Row{0, 12, false}, Row{1250, 12, false}, Row{1249, 12, true}, Row{650, 12, true},
-                         Row{649, 6, true}, Row{250, 3, true}, Row{150, 1, false}, Row{100, 1, true}}) {
+  for (const Row& row : {Row{0, 12, false, false}, Row{1250, 12, false, false}, Row{1249, 12, true, false},
+                         Row{650, 12, true, false}, Row{649, 12, true, true}, Row{630, 12, true, true},
+                         Row{629, 6, true, false}, Row{250, 3, true, false}, Row{150, 1, false, false},
+                         Row{100, 1, true, false}}) {
     const MemoryPlan plan = fit_memory(config, row.limit * kMebibyte, invented);
     EXPECT_EQ(plan.micro_batch, row.micro) << row.limit;
     EXPECT_EQ(plan.recompute, row.recompute) << row.limit;
+    EXPECT_EQ(plan.late_gradients, row.late) << row.limit;
+    EXPECT_EQ(plan.apply(config).training.late_gradients, row.late) << row.limit;
     EXPECT_EQ(plan.apply(config).training.micro_batch, row.micro == 12 ? 0 : row.micro);
   }
-  config.training.recompute = true;  // the user's word stands
+  config.training.recompute = config.training.late_gradients = true;  // the user's word stands
   EXPECT_TRUE(fit_memory(config, 0, invented).recompute);
+  EXPECT_TRUE(fit_memory(config, 0, invented).late_gradients);
+  config.training.late_gradients = false;
   expect_error({"99", "micro-batches of 1", "recomputation", "100"},
                [&] { fit_memory(config, 99 * kMebibyte, invented); });
 }

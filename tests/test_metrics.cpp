@@ -1,7 +1,6 @@
 // TensorBoard event files, metric records over interruptions, progress lines.
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,12 +31,6 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 class Folder : public testing::Test {
  protected:
-  Folder() : folder_(fs::path(testing::TempDir()) / ("sgm_metrics_" + std::to_string(::getpid()))) {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~Folder() override { fs::remove_all(folder_); }
-
   std::vector<fs::path> event_files() const {
     std::vector<fs::path> files;
     for (const auto& entry : fs::directory_iterator(folder_))
@@ -46,7 +39,8 @@ class Folder : public testing::Test {
     return files;
   }
 
-  const fs::path folder_;
+  const TempFolder temporary_;
+  const fs::path folder_ = temporary_.path();
 };
 
 // ---- an independent reader of event files: bit-wise checksum, generic protocol-buffer fields

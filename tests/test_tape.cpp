@@ -5,6 +5,7 @@
 #include "check.h"
 #include "expect_error.h"
 #include "sgm/autograd/ops.h"
+#include "sgm/tensor/math.h"
 
 namespace sgm {
 namespace {
@@ -179,6 +180,71 @@ TEST_F(Tape, HandsContributorsWhatOthersContributed) {
   });
   twice.backward(tensor({1.0, 1.0}));
   EXPECT_EQ(taken, (std::vector<std::size_t>{0}));
+}
+
+TEST_F(Tape, MakesLateGradientsWhenTheyAreAskedFor) {
+  Var x = leaf({1.0, 2.0, 3.0, 4.0});  // 32 bytes
+  int made = 0;
+  const auto backward = [&](std::size_t holds, const Var& input) {
+    record("late", input.value(), {input}, [&, holds](const Gradient& dy, InputGradients& into) {
+      into.add_late(0, DType::f64,
+                    {.holds = holds, .make = [&made, dy](std::int64_t first, std::int64_t count) {
+                       EXPECT_EQ(first, 0);
+                       EXPECT_EQ(count, 4);
+                       ++made;
+                       return Gradient{dy.tensor, 2.0};
+                     }});
+    }).backward(tensor({1.0, 1.0, 1.0, 1.0}));
+  };
+  const Numbers twos(4, 2.0), fours(4, 4.0);
+  const auto expect_at_hand = [&](const Numbers& expected) {
+    EXPECT_EQ(x.late_gradient(), nullptr);
+    const int before = made;
+    EXPECT_EQ(grad(x), expected);
+    EXPECT_EQ(made, before);
+    made = 0, x.zero_grad();
+  };
+  backward(8, x);
+  EXPECT_EQ(made, 1) << "nobody wanted it late";
+  expect_at_hand(twos);
+
+  context_->set_late_gradients(true);
+  backward(25, x);
+  EXPECT_EQ(made, 1) << "what it is made of takes as much room";
+  expect_at_hand(twos);
+  backward(8, affine(x, 1.0));
+  EXPECT_EQ(made, 1) << "not a leaf";
+  expect_at_hand(twos);
+
+  backward(24, x);
+  EXPECT_EQ(made, 0);
+  ASSERT_NE(x.late_gradient(), nullptr);
+  EXPECT_EQ(x.gradient().value().to_host_f64(), twos);
+  EXPECT_EQ(x.gradient().value().to_host_f64(), twos);
+  EXPECT_EQ(made, 2);
+  EXPECT_EQ(grad(x), twos);
+  expect_at_hand(twos);
+
+  backward(8, x), backward(8, x);
+  EXPECT_EQ(made, 2) << "sums are kept";
+  expect_at_hand(fours);
+  backward(8, x);
+  x.zero_grad();
+  EXPECT_FALSE(x.grad().defined());
+  EXPECT_EQ(made, 0);
+}
+
+TEST_F(Tape, MakesLateGradientsOfLinearLayersByRows) {
+  context_->set_late_gradients(true);
+  const Var x(normal(*context_, {2, 300}, NoiseKey{.seed = 1}, 1.0), false);
+  const Var w(normal(*context_, {40, 300}, NoiseKey{.seed = 2}, 1.0), true);
+  affine(linear(x, w, {}), 0.5).backward(normal(*context_, {2, 40}, NoiseKey{.seed = 3}, 1.0));
+  ASSERT_NE(w.late_gradient(), nullptr);
+  EXPECT_TRUE(w.late_gradient()->by_rows);
+  const Gradient some = w.late_gradient()->make(7, 11);
+  EXPECT_EQ(some.tensor.shape(), Shape({11, 300}));
+  const std::vector<double> all = grad(w), part = some.value().to_host_f64();
+  EXPECT_EQ(part, Numbers(all.begin() + 7 * 300, all.begin() + 18 * 300));
 }
 
 TEST_F(Tape, MakesDeferredGradientsWhereNobodyTakesThem) {

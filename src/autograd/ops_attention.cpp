@@ -39,22 +39,18 @@ std::pair<Tensor, Tensor> fused(const Call& call) {
 }
 
 Var fused_attention(const Var& qkv) {
-  const Call call(qkv.value());
-  const auto [y, lse] = fused(call);
-  const auto again = [call] { return fused(call).first; };
-  Var result = record("attention", y, {qkv},
-                      [call, lse = lse, kept = Saved(y, again)](const Gradient& dy, InputGradients& into) {
-                        const Tensor made = kept.get();
-                        Tensor dqkv = Tensor::empty(call.context(), call.qkv.shape(), call.qkv.dtype()), sums;
-                        if (into.wants_sums(0))
-                          sums = Tensor::empty(call.context(), {3 * call.c}, call.statistics());
-                        run(AttentionGrad{call.qkv.buffer(), made.buffer(), lse.buffer(), dy.tensor.buffer(),
-                                          dqkv.buffer(), sums.buffer(), call.n, call.t, call.c, call.scale},
-                            call.context());
-                        into.add(0, {dqkv, dy.factor, sums});
-                      });
-  result.set_recipe(again);
-  return result;
+  const auto [y, lse] = fused(Call(qkv.value()));
+  return record("attention", y, {qkv},
+                [kept = qkv.saved(), y, lse = lse](const Gradient& dy, InputGradients& into) {
+                  const Call call(kept.get());
+                  Tensor dqkv = Tensor::empty(call.context(), call.qkv.shape(), call.qkv.dtype()), sums;
+                  if (into.wants_sums(0))
+                    sums = Tensor::empty(call.context(), {3 * call.c}, call.statistics());
+                  run(AttentionGrad{call.qkv.buffer(), y.buffer(), lse.buffer(), dy.tensor.buffer(),
+                                    dqkv.buffer(), sums.buffer(), call.n, call.t, call.c, call.scale},
+                      call.context());
+                  into.add(0, {dqkv, dy.factor, sums});
+                });
 }
 
 // ---- by batched products, which keep the weights ----------------------------------------------------------
@@ -103,44 +99,47 @@ void multiply(Context& context, std::int64_t batch, std::int64_t m, std::int64_t
       context);
 }
 
+/// The weights, [N, T, T]: each token's of all tokens.
+Tensor weights_of(const Call& call) {
+  const std::int64_t n = call.n, t = call.t;
+  Tensor p = Tensor::empty(call.context(), {n, t, t}, call.qkv.dtype());
+  const Tensor scores = Tensor::empty(call.context(), {n, t, t}, call.statistics());
+  multiply(call.context(), n, t, t, call.c, slice(call.qkv, 0, call.c), false, slice(call.qkv, 1, call.c),
+           true, whole(scores, t));
+  run(Softmax{scores.const_buffer(), p.buffer(), n * t, t, call.scale}, call.context());
+  return p;
+}
+
+/// The gradient of attention in qkv, given that of its output.
+Tensor products_backward(const Call& call, const Tensor& p, const Tensor& dy) {
+  const std::int64_t n = call.n, t = call.t, c = call.c;
+  const Tensor& in = call.qkv;
+  Context& context = call.context();
+  Tensor dscores = Tensor::empty(context, {n, t, t}, in.dtype());
+  {
+    const Tensor dp = Tensor::empty(context, {n, t, t}, call.statistics());
+    multiply(context, n, t, t, c, whole(dy, c), false, slice(in, 2, c), true, whole(dp, t));
+    run(SoftmaxGrad{p.buffer(), dp.buffer(), dscores.buffer(), n * t, t, call.scale}, context);
+  }
+  const Tensor dqkv = Tensor::empty(context, in.shape(), in.dtype());
+  multiply(context, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
+  multiply(context, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
+  multiply(context, n, t, c, t, whole(p, t), true, whole(dy, c), false, slice(dqkv, 2, c));
+  return dqkv;
+}
+
 Var attention_by_products(const Var& qkv) {
   const Call call(qkv.value());
-  const std::int64_t n = call.n, t = call.t, c = call.c;
-  const DType type = call.qkv.dtype(), score_type = call.statistics();
-  const auto weights = [=] {
-    Tensor p = Tensor::empty(call.context(), {n, t, t}, type);
-    const Tensor scores = Tensor::empty(call.context(), {n, t, t}, score_type);
-    multiply(call.context(), n, t, t, c, slice(call.qkv, 0, c), false, slice(call.qkv, 1, c), true,
-             whole(scores, t));
-    run(Softmax{scores.const_buffer(), p.buffer(), n * t, t, call.scale}, call.context());
-    return p;
-  };
-  const auto mixed = [=](const Tensor& p) {
-    const Tensor y = call.output();
-    multiply(call.context(), n, t, c, t, whole(p, t), false, slice(call.qkv, 2, c), false, whole(y, c));
-    return y;
-  };
-  const Tensor p = weights();
-  Var result = record(
-      "attention", mixed(p), {qkv},
-      [=, kept = Saved(p, weights)](const Gradient& grad, InputGradients& into) {
-        const Tensor &dy = grad.tensor, &in = call.qkv;
-        const Tensor probabilities = kept.get();
-        Context& ctx = call.context();
-        Tensor dqkv = Tensor::empty(ctx, in.shape(), type), dscores = Tensor::empty(ctx, {n, t, t}, type);
-        {
-          Tensor dp = Tensor::empty(ctx, {n, t, t}, score_type);
-          multiply(ctx, n, t, t, c, whole(dy, c), false, slice(in, 2, c), true, whole(dp, t));
-          run(SoftmaxGrad{probabilities.buffer(), dp.const_buffer(), dscores.buffer(), n * t, t, call.scale},
-              ctx);
-        }
-        multiply(ctx, n, t, c, t, whole(dscores, t), false, slice(in, 1, c), false, slice(dqkv, 0, c));
-        multiply(ctx, n, t, c, t, whole(dscores, t), true, slice(in, 0, c), false, slice(dqkv, 1, c));
-        multiply(ctx, n, t, c, t, whole(probabilities, t), true, whole(dy, c), false, slice(dqkv, 2, c));
-        into.add(0, {dqkv, grad.factor});
+  const Tensor p = weights_of(call), y = call.output();
+  multiply(call.context(), call.n, call.t, call.c, call.t, whole(p, call.t), false,
+           slice(call.qkv, 2, call.c), false, whole(y, call.c));
+  const bool again = call.context().recomputes();
+  return record(
+      "attention", y, {qkv},
+      [kept = qkv.saved(), p = again ? Tensor() : p](const Gradient& dy, InputGradients& into) {
+        const Call of(kept.get());
+        into.add(0, {products_backward(of, p.defined() ? p : weights_of(of), dy.tensor), dy.factor});
       });
-  result.set_recipe([=] { return mixed(weights()); });
-  return result;
 }
 
 }  // namespace

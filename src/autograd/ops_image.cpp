@@ -4,38 +4,13 @@
 #include <numeric>
 #include <utility>
 
-#include "kernels/conv.h"
-#include "kernels/elementwise.h"
+#include "autograd/image_shapes.h"
 #include "kernels/group_norm.h"
 #include "kernels/upfirdn.h"
 #include "sgm/autograd/ops.h"
 
 namespace sgm {
 namespace {
-
-/// `shape` with c channels.
-Shape with_channels(const Shape& shape, std::int64_t c) { return {shape[0], shape[1], shape[2], c}; }
-
-ConvShape conv_shape(const Shape& x, const Shape& x2, const Shape& w, const Conv2dParams& p) {
-  const std::int64_t c2 = x2.rank() == 4 ? x2[3] : 0;
-  check(x.rank() == 4 && w.rank() == 4 && x[3] + c2 == w[3], "conv2d: x ", x, " and weight ", w,
-        " do not fit; want [N, H, W, C] and [K, R, S, C]");
-  check(x2.rank() == 0 || (x2 == with_channels(x, c2) && w[1] == 1 && w[2] == 1 && p.stride == 1 &&
-                           p.pad_begin == 0 && p.pad_end == 0),
-        "conv2d: a second input must be like the first and the filter 1x1, got ", x, ", ", x2, " and ", w);
-  const auto out = [&](std::int64_t in, std::int64_t filter) {
-    const std::int64_t last = in + p.pad_begin + p.pad_end - (filter - 1) * p.dilation - 1;
-    return last < 0 ? 0 : last / p.stride + 1;
-  };
-  const ConvShape shape{
-      x[0],     x[1],        x[2],      w[3], w[0],      w[1], w[2], out(x[1], w[1]), out(x[2], w[2]),
-      p.stride, p.pad_begin, p.pad_end, c2,   p.dilation};
-  check(shape.oh > 0 && shape.ow > 0, "conv2d: x ", x, " is smaller than the filter ", w);
-  return shape;
-}
-
-/// Parameters of norms stay in f32 beside bf16 activations, and in f64 beside f64 ones.
-DType parameter_type(DType activations) { return activations == DType::f64 ? DType::f64 : DType::f32; }
 
 /// Of images of shape s, without operands.
 UpFirDn resampling(const Shape& s, const ResampleParams& p) {
@@ -82,104 +57,6 @@ std::vector<double> taps_of(const std::vector<int>& kernel, double gain) {
   return taps;
 }
 
-/// How a convolution keeps its input, the whole of it where it was joined.
-Saved saved_input(const Var& x, const Var& x2, const Tensor& joined) {
-  if (!joined.defined()) return x.saved();
-  return Saved(joined, [kept = x.saved(), kept2 = x2.saved()] {
-    const Tensor a = kept.get(), b = kept2.get();
-    const std::int64_t ca = a.shape()[-1], cb = b.shape()[-1];
-    Tensor both = Tensor::empty(a.context(), with_channels(a.shape(), ca + cb), a.dtype());
-    run(ConcatChannels{a.buffer(), b.buffer(), both.buffer(), a.numel() / ca, ca, cb}, a.context());
-    return both;
-  });
-}
-
-}  // namespace
-
-Var conv2d(const Var& x, const Var& weight, const Var& bias, Conv2dParams params, const Var& residual,
-           double scale, const Var& x2, const Tensor& joined) {
-  const Tensor &in = x.value(), &in2 = x2.value();
-  const Tensor& w = weight.value();
-  const ConvShape shape = conv_shape(in.shape(), in2.shape(), w.shape(), params);
-  check(!joined.defined() || (in2.defined() && joined.dtype() == in.dtype() &&
-                              joined.shape() == with_channels(in.shape(), shape.c)),
-        "conv2d: joined inputs ", joined.shape(), " of ", in.shape(), " and ", in2.shape());
-  // What forward and the gradient in the weights read.
-  const Tensor read = joined.defined() ? joined : in, read2 = joined.defined() ? Tensor() : in2;
-  ConvShape read_shape = shape;
-  if (joined.defined()) read_shape.c2 = 0;
-  const bool rounds = params.round && in.dtype() == DType::f32;
-  check(!rounds || !residual.defined(), "conv2d: no residual where f32 is rounded");
-  const DType out_type = params.keep_f32 && in.dtype() == DType::bf16 ? DType::f32 : in.dtype();
-  Tensor y = Tensor::empty(in.context(), {shape.n, shape.oh, shape.ow, shape.k}, out_type);
-  check(!bias.defined() || bias.shape() == Shape({shape.k}), "conv2d: bias ", bias.shape(), " for ", shape.k,
-        " channels");
-  check(!residual.defined() || residual.shape() == y.shape(), "conv2d: residual ", residual.shape(),
-        " for an output ", y.shape());
-  const DType type = parameter_type(in.dtype());
-  check(w.dtype() == type && (!bias.defined() || bias.value().dtype() == type) &&
-            (!residual.defined() || residual.value().dtype() == out_type) &&
-            (!x2.defined() || in2.dtype() == in.dtype()),
-        "conv2d: weight and bias must be ", type, ", the second input ", in.dtype(), " and the residual ",
-        out_type, " beside ", in.dtype(), " activations");
-  const bool low = in.dtype() == DType::bf16 && in.context().has_low_weights();
-  const Tensor used = low ? w.low() : w;
-  const Tensor scaled_bias = low && bias.defined() ? bias.value().low(scale) : Tensor();
-  // Packed weights are worth keeping while the weights stand still, that is outside training.
-  const std::uint64_t version = weight.requires_grad() ? 0 : w.version();
-  run(Conv2d{.x = read.buffer(),
-             .x2 = read2.buffer(),
-             .weight = used.buffer(),
-             .bias = bias.value().const_buffer(),
-             .residual = residual.value().const_buffer(),
-             .y = y.buffer(),
-             .shape = read_shape,
-             .scale = scale,
-             .weight_version = version,
-             .scaled_bias = scaled_bias.buffer()},
-      y.context());
-  // Only the gradient of the weights reads the input.
-  const bool learns = weight.requires_grad() || bias.requires_grad();
-  const Saved kept = learns ? saved_input(x, x2, joined) : Saved();
-  const Saved kept2 = learns && !joined.defined() ? x2.saved() : Saved();
-  const Shape in_shape = in.shape();
-  const DType in_type = in.dtype();
-  return record(
-      "conv2d", rounds ? y.to(DType::bf16) : y, {x, weight, bias, residual, x2},
-      [=](const Gradient& grad, InputGradients& into) {
-        Context& context = grad.tensor.context();
-        const double factor = scale * grad.factor;
-        const Tensor dy = rounds ? grad.tensor : grad.tensor.to(in_type);
-        into.add(3, {grad.tensor, factor, grad.sums});
-        if (into.wanted(2) && grad.sums.defined()) into.add(2, {grad.sums, factor});
-        if (const bool bias_too = into.wanted(2) && !grad.sums.defined(); bias_too || into.wanted(1)) {
-          const Tensor again = kept.get().to(dy.dtype()), again2 = kept2.get();
-          Tensor dweight = Tensor::empty(context, w.shape(), dy.dtype()), dbias;
-          if (bias_too) dbias = Tensor::empty(context, {shape.k}, type);
-          run(Conv2dGradWeight{again.buffer(), again2.buffer(), dy.buffer(), dweight.buffer(), dbias.buffer(),
-                               read_shape, factor},
-              context);
-          into.add(1, {dweight});
-          into.add(2, {dbias});
-        }
-        if (into.wanted(0) || into.wanted(4)) {
-          Tensor dx = Tensor::empty(context, in_shape, in_type), dx2;
-          if (shape.c2 > 0) dx2 = Tensor::empty(context, with_channels(in_shape, shape.c2), in_type);
-          // GPUs write two alike by one batched product, for which they must lie in order.
-          if (dx2.defined() && dx2.shape() == dx.shape() && dx2.buffer().data < dx.buffer().data)
-            std::swap(dx, dx2);
-          const Tensor dy_used = dy.to(in_type);
-          run(Conv2dGradInput{dy_used.buffer(), used.buffer(), dx.buffer(), dx2.buffer(), shape, factor},
-              context);
-          into.add(0, {dx});
-          into.add(4, {dx2});
-        }
-      },
-      bias.defined());
-}
-
-namespace {
-
 /// What a group norm and its gradient have in common.
 struct NormCall {
   Tensor x, x2, gamma, beta, shift, mean, rstd;
@@ -194,6 +71,24 @@ struct NormCall {
   }
   std::int64_t shift_ld() const { return shift.defined() ? shift.shape()[1] : c; }
   DropoutMask mask() const { return {params.dropout, params.dropout_key}; }
+};
+
+/// A call that waits for its gradient.
+class KeptNormCall {
+ public:
+  KeptNormCall(NormCall call, const Var& x, const Var& x2)
+      : rest_(std::move(call)), x_(x.saved()), x2_(x2.saved()) {
+    rest_.x = rest_.x2 = {};
+  }
+  NormCall get() const {
+    NormCall call = rest_;
+    call.x = x_.get(), call.x2 = x2_.get();
+    return call;
+  }
+
+ private:
+  NormCall rest_;  // without its inputs
+  Saved x_, x2_;
 };
 
 /// Gradients of all inputs, by execute(op): op has everything but dy itself, and room for `more` addends.
@@ -299,9 +194,14 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, const GroupNormP
   const Shape all = with_channels(x.shape(), call.c);
   check(!joined.defined() || (joined.shape() == all && joined.dtype() == x.value().dtype()),
         "group_norm: joined inputs ", joined.shape(), " for ", all);
-  Var y = record("group_norm", normalised(call, joined), {x, gamma, beta, shift.all, x2},
-                 [call](const Gradient& dy, InputGradients& into) { norm_backward(call, dy, into); });
-  y.set_recipe([call]() mutable { return normalised(call, {}); });
+  const Tensor value = normalised(call, joined);
+  const KeptNormCall kept(call, x, x2);
+  Var y = record("group_norm", value, {x, gamma, beta, shift.all, x2},
+                 [kept](const Gradient& dy, InputGradients& into) { norm_backward(kept.get(), dy, into); });
+  y.set_recipe([kept] {
+    NormCall again = kept.get();
+    return normalised(again, {});
+  });
   return y;
 }
 
@@ -362,20 +262,25 @@ ResampledNorm resampled_group_norm(const Var& x, const Var& gamma, const Var& be
     return both;
   };
   const auto [y, input] = made(call);
+  const KeptNormCall kept(call, x, {});
   // One launch makes both gradients in x: the input's waits for the norm's.
   const auto key = std::make_shared<const char>();
   ResampledNorm both;
   both.normalised = record("group_norm", y, {x, gamma, beta, Var(), Var()},
-                           [call, params, key](const Gradient& dy, InputGradients& into) {
+                           [kept, params, key](const Gradient& dy, InputGradients& into) {
                              const Gradient dinput = into.take_deferred(0, key.get());
-                             resampled_norm_backward(call, params, dy, dinput, into);
+                             resampled_norm_backward(kept.get(), params, dy, dinput, into);
                            });
   both.input = record(
       "resample", input, {x}, [shape = x.shape(), params, key](const Gradient& dy, InputGradients& into) {
         into.add_deferred(0, key.get(), dy, [=] { return Gradient{filtered_back(shape, params, dy)}; });
       });
-  both.normalised.set_recipe([made, call]() mutable { return made(call).first; });
-  both.input.set_recipe([made, call]() mutable { return made(call).second; });
+  const auto again = [made, kept] {
+    NormCall same = kept.get();
+    return made(same);
+  };
+  both.normalised.set_recipe([again] { return again().first; });
+  both.input.set_recipe([again] { return again().second; });
   return both;
 }
 

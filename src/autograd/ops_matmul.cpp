@@ -13,6 +13,35 @@ void multiply(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, cons
       c.context());
 }
 
+/// The gradient dy^T x of a [K, C] weight in linear().
+LateGradient weight_gradient(const Tensor& x, const Gradient& dy) {
+  const auto make = [x, dy](std::int64_t first, std::int64_t count) {
+    const std::int64_t n = x.shape()[0], c = x.shape()[1], k = dy.tensor.shape()[1];
+    Tensor dw = Tensor::empty(x.context(), {count, c}, x.dtype());
+    ConstBuffer columns = dy.tensor.buffer();
+    columns.data = columns.as<char>() + first * static_cast<std::int64_t>(size_of(columns.dtype));
+    run(Matmul{.a = columns,
+               .b = x.buffer(),
+               .bias = {},
+               .c = dw.buffer(),
+               .batch = 1,
+               .m = count,
+               .n = c,
+               .k = n,
+               .lda = k,
+               .ldb = c,
+               .ldc = c,
+               .stride_a = n * k,
+               .stride_b = n * c,
+               .stride_c = count * c,
+               .trans_a = true,
+               .trans_b = false},
+        dw.context());
+    return Gradient{dw, dy.factor};
+  };
+  return {.holds = x.bytes() + dy.tensor.bytes(), .by_rows = true, .make = make};
+}
+
 }  // namespace
 
 Var linear(const Var& x, const Var& weight, const Var& bias) {
@@ -33,11 +62,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
       multiply(grad, false, w, false, {}, dx);
       into.add(0, {dx, dy.factor});
     }
-    if (into.wanted(1)) {
-      Tensor dw = Tensor::empty(w.context(), w.shape(), w.dtype());
-      multiply(grad, true, in, false, {}, dw);
-      into.add(1, {dw, dy.factor});
-    }
+    into.add_late(1, in.dtype(), weight_gradient(in, dy));
     if (into.wanted(2)) {
       Tensor db = Tensor::empty(w.context(), {grad.shape()[1]}, w.dtype());
       run(SumRows{grad.buffer(), db.buffer(), grad.shape()[0], grad.shape()[1], dy.factor}, grad.context());

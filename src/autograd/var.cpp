@@ -20,6 +20,10 @@ struct Var::Node {
   std::string layer;         // that recorded it, where there is a recorder
   DType dtype = DType::f32;  // leaves: of the value
   Gradient grad;             // leaves: the accumulated gradient
+  LateGradient late;         // leaves: makes it, instead
+
+  bool is_late() const { return late.make != nullptr; }
+  Gradient make() const { return late.make(0, shape[0]); }
 };
 
 namespace {
@@ -51,6 +55,21 @@ Gradient merged(std::vector<Gradient> terms) {
   return std::move(merged(std::move(terms), 1).front());
 }
 
+/// What a late gradient is made of takes at most this share of its room.
+constexpr double kLateShare = 0.75;
+
+/// Ranges around the backward function of an op that a layer recorded; layers may be nameless.
+class RuleRange {
+ public:
+  RuleRange(Context& context, const std::string& layer, std::string_view op) {
+    if (!layer.empty()) layer_.emplace(context, layer.c_str());
+    rule_.emplace(context, std::string(op).c_str(), RangeKind::rule);
+  }
+
+ private:
+  std::optional<Range> layer_, rule_;
+};
+
 }  // namespace
 
 Saved::Saved(const Tensor& value, Recipe recipe) {
@@ -80,18 +99,23 @@ void Var::set_recipe(Saved::Recipe recipe) {
     recipe_ = std::make_shared<const Saved::Recipe>(std::move(recipe));
 }
 
-const Gradient& Var::gradient() const {
+Gradient Var::gradient() const {
   check(node_ && node_->op.empty(), "grad: only leaves that require a gradient have one");
-  return node_->grad;
+  return node_->is_late() ? node_->make() : node_->grad;
 }
 
+const LateGradient* Var::late_gradient() const { return node_ && node_->is_late() ? &node_->late : nullptr; }
+
 const Tensor& Var::grad() const {
-  if (gradient().factor != 1.0) node_->grad = {node_->grad.value()};
+  node_->grad = {gradient().value()};
+  node_->late = {};
   return node_->grad.tensor;
 }
 
 void Var::zero_grad() {
-  if (node_) node_->grad = {};
+  if (!node_) return;
+  node_->grad = {};
+  node_->late = {};
 }
 
 bool Var::uses_sums() const { return node_ && node_->uses_sums; }
@@ -166,6 +190,21 @@ class Var::Walk final : public InputGradients {
     return from;
   }
 
+  void add_late(std::size_t input, DType dtype, LateGradient late) override {
+    if (!wanted(input)) return;
+    Node* node = node_->inputs[input].get();
+    const bool is_first = to_leaves_ && is_leaf(node) && !node->grad.defined() && !node->is_late();
+    const auto makes = static_cast<double>(node->shape.numel()) * static_cast<double>(size_of(dtype));
+    if (!is_first || !context_->late_gradients() || static_cast<double>(late.holds) > kLateShare * makes)
+      return add(input, late.make(0, node->shape[0]));
+    node->late = std::move(late);
+    node->late.make = [context = context_, layer = node_->layer, op = node_->op,
+                       make = std::move(node->late.make)](std::int64_t first, std::int64_t count) {
+      const RuleRange range(*context, layer, op);
+      return make(first, count);
+    };
+  }
+
   bool wants_sums(std::size_t input) const override {
     const Node* node = node_->inputs[input].get();
     return node && node->uses_sums && wanted(input) && consumers_.at(node) == 1;
@@ -175,7 +214,7 @@ class Var::Walk final : public InputGradients {
     Node* node = node_->inputs[input].get();
     const bool kept = to_leaves_ && is_leaf(node);
     settle(node);
-    Gradient sum = kept ? std::exchange(node->grad, {}) : merged(std::exchange(terms_[node], {}));
+    Gradient sum = kept ? taken(node) : merged(std::exchange(terms_[node], {}));
     if (!sum.defined()) sum.tensor = Tensor::zeros(*context_, node->shape, dtype);
     sum = {sum.value()};
     contribute(node, sum);
@@ -224,12 +263,19 @@ class Var::Walk final : public InputGradients {
   void contribute(Node* node, Gradient term) {
     if (!to_leaves_ || !is_leaf(node)) return terms_[node].push_back(std::move(term));
     std::vector<Gradient> both;
-    if (node->grad.defined()) {
-      both.push_back(in_full(std::exchange(node->grad, {}), node->dtype));
+    if (Gradient before = taken(node); before.defined()) {
+      both.push_back(in_full(std::move(before), node->dtype));
       term = in_full(std::move(term), node->dtype);
     }
     both.push_back(std::move(term));
     node->grad = merged(std::move(both));
+  }
+
+  /// What a leaf has so far; it has nothing then.
+  static Gradient taken(Node* leaf) {
+    if (leaf->is_late()) leaf->grad = leaf->make();
+    leaf->late = {};
+    return std::exchange(leaf->grad, {});
   }
 
   /// Makes what nobody took.
@@ -255,9 +301,7 @@ class Var::Walk final : public InputGradients {
     if (!terms.empty()) {
       node_ = &node;
       context_ = &terms.front().tensor.context();
-      std::optional<Range> layer;
-      if (!node.layer.empty()) layer.emplace(*context_, node.layer.c_str());
-      const Range rule(*context_, std::string(node.op).c_str(), RangeKind::rule);
+      const RuleRange range(*context_, node.layer, node.op);
       backward(merged(std::move(terms)), *this);
     }
     for (const auto& input : node.inputs)

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "cli/commands.h"
-#include "core/spin_briefly.h"
+#include "core/settle_process.h"
 #include "sgm/core/error.h"
 #include "sgm/io/printable.h"
 #include "sgm/tensor/math.h"
@@ -118,7 +118,7 @@ int flushed(int code) {
 
 int main(int argc, char** argv) {
   using namespace sgm::cli;
-  sgm::spin_briefly(argv);
+  sgm::settle_process(argv);
   // A file above the shell's limit is then an error of the write, which leaves no half-written file behind.
   std::signal(SIGXFSZ, SIG_IGN);
   try {

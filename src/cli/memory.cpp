@@ -15,6 +15,7 @@ std::string changes(const Config& config, const Config& chosen) {
            std::to_string(chosen.training.batch_size) + " images";
   if (chosen.training.recompute && !config.training.recompute)
     text += std::string(text.empty() ? "" : " and ") + "recomputation";
+  if (chosen.training.late_gradients && !config.training.late_gradients) text += " and late gradients";
   return text;
 }
 

@@ -29,11 +29,12 @@ std::int64_t NoiseShifts::add(const std::string& reference, int channels) {
 }
 
 void NoiseShifts::build(Builder& b, int temb_dim) {
-  std::vector<double> weights;
+  std::vector<float> weights;
+  weights.reserve(static_cast<std::size_t>(channels_ * temb_dim));
   std::vector<ReferencePart> weight_parts, bias_parts, conv_parts;
   for (const Block& block : blocks_) {
     const double bound = init_bound(1.0, temb_dim, static_cast<int>(block.channels));
-    const std::vector<double> drawn = b.uniform({block.channels, temb_dim}, bound).to_host_f64();
+    const std::vector<float> drawn = b.uniform({block.channels, temb_dim}, bound).to_host();
     weights.insert(weights.end(), drawn.begin(), drawn.end());
     const auto part = [&](const char* name) {
       return ReferencePart{block.reference + name, ReferencePart::Layout::same, block.first, block.channels};
@@ -43,8 +44,7 @@ void NoiseShifts::build(Builder& b, int temb_dim) {
     conv_parts.push_back(part(".Conv_0.bias"));
   }
   weight_ = &add_parameter(
-      "weight",
-      Tensor::from_host(b.context, std::span<const double>(weights), {channels_, temb_dim}, b.dtype),
+      "weight", Tensor::from_host(b.context, std::span<const float>(weights), {channels_, temb_dim}, b.dtype),
       std::move(weight_parts));
   bias_ = &add_parameter("bias", b.constant({channels_}, 0.0), std::move(bias_parts));
   conv_bias_ = &add_parameter("conv_bias", b.constant({channels_}, 0.0), std::move(conv_parts));

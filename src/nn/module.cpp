@@ -12,7 +12,7 @@ template <class Draw>
 Tensor drawn(Builder& builder, Shape shape, Draw&& draw) {
   const NoiseKey key{builder.seed, Purpose::initialise, builder.parameters++};
   if (!builder.draw) return Tensor::empty(builder.context, shape, builder.dtype);
-  std::vector<double> values(static_cast<std::size_t>(shape.numel()));
+  std::vector<float> values(static_cast<std::size_t>(shape.numel()));
   const std::size_t count = builder.context.is_dry() ? 0 : values.size();  // nobody would read them
   for (std::size_t i = 0; i < count; i += 4) {
     const PhiloxWords words = philox(key, 0, static_cast<std::uint32_t>(i / 4));
@@ -20,7 +20,7 @@ Tensor drawn(Builder& builder, Shape shape, Draw&& draw) {
     draw(words, four);
     for (std::size_t j = 0; j < 4 && i + j < values.size(); ++j) values[i + j] = four[j];
   }
-  return Tensor::from_host(builder.context, std::span<const double>(values), shape, builder.dtype);
+  return Tensor::from_host(builder.context, std::span<const float>(values), shape, builder.dtype);
 }
 
 }  // namespace

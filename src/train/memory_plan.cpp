@@ -22,11 +22,19 @@ int next_micro_batch(int batch, int now) {
   return next;
 }
 
+/// What a plan has besides micro-batches, as the end of a list.
+const char* settings_of(const MemoryPlan& plan) {
+  if (plan.recompute)
+    return plan.late_gradients ? ", recomputation and late gradients" : " and recomputation";
+  return plan.late_gradients ? " and late gradients" : "";
+}
+
 }  // namespace
 
 Config MemoryPlan::apply(Config config) const {
   config.training.micro_batch = micro_batch == config.training.batch_size ? 0 : micro_batch;
   config.training.recompute = recompute;
+  config.training.late_gradients = late_gradients;
   return config;
 }
 
@@ -54,6 +62,7 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
   }
   return {.micro_batch = configured_micro_batch(config),
           .recompute = config.training.recompute,
+          .late_gradients = config.training.late_gradients,
           .state = state,
           .activations = trainee->activation_bytes(),
           .peak = context->memory().peak,
@@ -61,19 +70,21 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
 }
 
 MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory& plan) {
-  MemoryPlan least{.micro_batch = configured_micro_batch(config), .recompute = config.training.recompute};
-  for (int micro = least.micro_batch; micro > 0;
-       micro = next_micro_batch(config.training.batch_size, micro)) {
-    for (const bool recompute : {false, true}) {
-      if (config.training.recompute && !recompute) continue;
-      const MemoryPlan found = plan(MemoryPlan{.micro_batch = micro, .recompute = recompute}.apply(config));
+  const TrainingConfig& given = config.training;
+  MemoryPlan least{.micro_batch = configured_micro_batch(config)};
+  for (int micro = least.micro_batch; micro > 0; micro = next_micro_batch(given.batch_size, micro)) {
+    for (const auto& [recompute, late] : {std::pair{false, false}, {true, false}, {true, true}}) {
+      if (given.recompute && !recompute) continue;
+      if (late && (given.late_gradients || micro < given.batch_size)) continue;  // sums are kept
+      const MemoryPlan wanted{
+          .micro_batch = micro, .recompute = recompute, .late_gradients = late || given.late_gradients};
+      const MemoryPlan found = plan(wanted.apply(config));
       if (limit == 0 || found.held <= limit) return found;
       if (least.held == 0 || found.held < least.held) least = found;
     }
   }
   fail("--max-memory ", format_bytes(limit), " is too little: with micro-batches of ", least.micro_batch,
-       least.recompute ? " and recomputation" : "", " a step holds ", least.text(),
-       "; allow that much, or use a smaller model");
+       settings_of(least), " a step holds ", least.text(), "; allow that much, or use a smaller model");
 }
 
 }  // namespace sgm

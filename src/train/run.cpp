@@ -134,6 +134,7 @@ class Run {
     given.training.snapshot_sampling = expected.training.snapshot_sampling;
     given.training.micro_batch = expected.training.micro_batch;  // another machine may have less memory
     given.training.recompute = expected.training.recompute;
+    given.training.late_gradients = expected.training.late_gradients;
     given.training.keep_checkpoints = expected.training.keep_checkpoints;
     check(to_text(given) == to_text(expected), checkpoint.string(),
           ": was trained with another configuration (", first_difference(to_text(expected), to_text(given)),

@@ -69,6 +69,7 @@ void Trainee::launch() {
 void Trainee::work() {
   optimizer_.zero_grad();  // of a capture that was given up
   context_.set_recompute(config_.training.recompute);
+  context_.set_late_gradients(config_.training.late_gradients && parts() == 1);
   for (std::size_t part = 0; part < parts(); ++part) {
     const std::size_t before = context_.memory().in_use;
     Var loss;

@@ -26,6 +26,14 @@ struct Gradient {
   Tensor value() const;
 };
 
+/// A gradient that is made, to the same bits, whenever it is needed.
+struct LateGradient {
+  std::size_t holds = 0;  // bytes of what it is made of
+  bool by_rows = false;   // whether make() makes some rows alone; else only all
+  /// Rows first to first + count of it, along its first dimension.
+  std::function<Gradient(std::int64_t first, std::int64_t count)> make;
+};
+
 /// Where a backward function leaves the gradients of its op's inputs. Contributions of different ops to one
 /// input are kept apart until someone needs their sum.
 class InputGradients {
@@ -45,6 +53,9 @@ class InputGradients {
                             std::function<Gradient()> make) = 0;
   /// What was deferred with this key; undefined where nothing was so far. Comes before take_others().
   virtual Gradient take_deferred(std::size_t input, const void* key) = 0;
+  /// Contributes what late.make makes, a tensor of this type. Where the context has late gradients, it is a
+  /// leaf's only contribution and takes more room than what it is made of, the leaf keeps `late` instead.
+  virtual void add_late(std::size_t input, DType dtype, LateGradient late) = 0;
   /// Whether the op that made the input can use Gradient::sums of what this op adds.
   virtual bool wants_sums(std::size_t input) const = 0;
   /// The input's gradient as one tensor, zero at first, for ops that each use a slice of a common input: they
@@ -100,7 +111,10 @@ class Var {
   /// Sum of the gradients that reached this leaf since zero_grad(); absent before the first.
   const Tensor& grad() const;
   /// The same, as the product that it may be.
-  const Gradient& gradient() const;
+  Gradient gradient() const;
+  /// How to make it, where it is late: gradient() makes it anew at every call, grad() once. Null where it is
+  /// not.
+  const LateGradient* late_gradient() const;
   void zero_grad();
 
   /// Back-propagates grad_out (shape of value()) into every leaf, freeing the tape on the way. Throws Error

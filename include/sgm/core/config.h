@@ -84,12 +84,13 @@ struct ModelConfig {
 struct TrainingConfig {
   std::int64_t n_iters = 1300001;
   int batch_size = 128;
-  int micro_batch = 0;       // images that go through the network at once; divides batch_size, 0: all
-  bool recompute = false;    // norms, activations, attention: made again for gradients rather than kept
-  std::string loss = "dsm";  // dsm | ssm | ssm_vr | fd_ssm | esm
-  double fd_step = 0.1;      // fd_ssm: step of the differences, in units of marginal_std(t)
-  bool continuous = true;    // false: the discrete SMLD / DDPM losses
-  bool reduce_mean = false;  // mean of the squared error per image; false: half its sum
+  int micro_batch = 0;          // images that go through the network at once; divides batch_size, 0: all
+  bool recompute = false;       // norms, activations, attention: made again for gradients rather than kept
+  bool late_gradients = false;  // of weights: made when the update needs them, where that saves memory
+  std::string loss = "dsm";     // dsm | ssm | ssm_vr | fd_ssm | esm
+  double fd_step = 0.1;         // fd_ssm: step of the differences, in units of marginal_std(t)
+  bool continuous = true;       // false: the discrete SMLD / DDPM losses
+  bool reduce_mean = false;     // mean of the squared error per image; false: half its sum
   bool likelihood_weighting = false;  // lambda(t) = g(t)^2 instead of marginal_std(t)^2
   std::string precision = "f32";      // f32 | tf32 | bf16: of activations; master weights stay f32
   std::uint64_t seed = 42;
@@ -101,10 +102,10 @@ struct TrainingConfig {
   template <class V>
   void visit(V&& v) {
     v("n_iters", n_iters), v("batch_size", batch_size), v("micro_batch", micro_batch),
-        v("recompute", recompute), v("loss", loss), v("fd_step", fd_step), v("continuous", continuous),
-        v("reduce_mean", reduce_mean), v("likelihood_weighting", likelihood_weighting),
-        v("precision", precision), v("seed", seed), v("log_freq", log_freq),
-        v("snapshot_freq", snapshot_freq), v("snapshot_sampling", snapshot_sampling),
+        v("recompute", recompute), v("late_gradients", late_gradients), v("loss", loss),
+        v("fd_step", fd_step), v("continuous", continuous), v("reduce_mean", reduce_mean),
+        v("likelihood_weighting", likelihood_weighting), v("precision", precision), v("seed", seed),
+        v("log_freq", log_freq), v("snapshot_freq", snapshot_freq), v("snapshot_sampling", snapshot_sampling),
         v("keep_checkpoints", keep_checkpoints);
   }
 };

@@ -140,6 +140,10 @@ class Context {
   /// Whether gradients cost time rather than memory: what is cheap to make again is not kept for them.
   void set_recompute(bool on) { recomputes_ = on; }
   bool recomputes() const { return recomputes_; }
+  /// Whether gradients of weights that take more room than what they are made of wait for the update, which
+  /// has them made when it needs them: see LateGradient.
+  void set_late_gradients(bool on) { late_gradients_ = on; }
+  bool late_gradients() const { return late_gradients_; }
   /// Times of this device's work: of the host's clock where calls are executed at once.
   virtual std::unique_ptr<Timeline> create_timeline();
   /// Null where the device keeps none, with why_not telling the reason. One at a time.
@@ -180,7 +184,7 @@ class Context {
   friend class LastingMemory;
 
   const bool is_dry_;
-  bool recomputes_ = false;
+  bool recomputes_ = false, late_gradients_ = false;
   int lasting_ = 0;  // scopes of LastingMemory
   std::atomic<std::uint64_t> stamp_ = 0;
   std::unordered_map<const char*, LaunchCount> counts_;

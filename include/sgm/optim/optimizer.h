@@ -2,12 +2,15 @@
 // The original's optimiser: warm-up, gradient clipping, Adam, exponential moving average of the weights.
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "sgm/core/config.h"
 #include "sgm/nn/module.h"
 
 namespace sgm {
+
+struct ParameterList;
 
 /// Decay of the moving average at its n-th update (n from 1): min(rate, (1 + n) / (10 + n)).
 double ema_decay(double rate, std::int64_t n);
@@ -52,13 +55,19 @@ class Optimizer {
   void swap_ema();
 
  private:
+  struct Listed;
+
+  /// Makes every late gradient, by parts, and calls execute(part) with each in a list of its own.
+  void for_each_late(const std::function<void(const ParameterList&)>& execute);
+
   OptimConfig config_;
   double ema_rate_;
   std::int64_t completed_ = 0;
   double lr_ = 0;  // of the step begun last
   std::vector<Slot> slots_;
   Tensor schedule_;      // AdamSchedule
-  Tensor squared_norm_;  // [1] f64: of all gradients of the last update
+  Tensor squares_;       // f64: of each chunk of the gradients of the last update, in the order of slots
+  Tensor squared_norm_;  // [1] f64: of all of them
   Tensor norm_sum_;      // [1] f64: squared norms since the last report
 };
 

@@ -15,7 +15,7 @@ namespace sgm {
 /// Bytes of tensors, and the settings that they belong to.
 struct MemoryPlan {
   int micro_batch = 0;
-  bool recompute = false;
+  bool recompute = false, late_gradients = false;
   std::size_t state = 0;        // kept between steps: weights, averages, Adam's moments, copies of weights
   std::size_t activations = 0;  // kept for gradients at the end of a forward pass
   std::size_t peak = 0;         // in use at the most
@@ -41,7 +41,8 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
 using PlanMemory = std::function<MemoryPlan(const Config&)>;
 
 /// The first plan that holds at most `limit` bytes (0: whatever it takes), from the cheapest in time: as
-/// configured, with recomputation, and the same in micro-batches of a half, a quarter ... down to one image.
+/// configured, with recomputation, with late gradients too, and the first two in micro-batches of a half, a
+/// quarter ... down to one image.
 /// Throws Error naming the least that is possible.
 MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory& plan);
 

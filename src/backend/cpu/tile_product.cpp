@@ -109,8 +109,8 @@ constexpr std::array<Block, kRows> blocks(std::integer_sequence<int, R...>) {
 template <Kind K>
 void multiply_by_vectors(const TileProduct& p) {
   using Rows = std::make_integer_sequence<int, kRows>;
-  static constexpr std::array<Block, kRows> kBlocks[] = {blocks<K, 1>(Rows()), blocks<K, 2>(Rows())};
-  const auto& of_rows = kBlocks[p.columns / 16 - 1];
+  static constexpr std::array<Block, kRows> kByVectors[] = {blocks<K, 1>(Rows()), blocks<K, 2>(Rows())};
+  const auto& of_rows = kByVectors[p.columns / 16 - 1];
   for (std::int64_t first = 0; first < p.rows; first += kRows)
     of_rows[static_cast<std::size_t>(std::min<std::int64_t>(kRows, p.rows - first) - 1)](p, first);
 }

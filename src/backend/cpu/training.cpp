@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 namespace sgm {
@@ -34,28 +35,20 @@ void ResidualLoss::cpu(Context&) const {
 
 namespace {
 
-/// Calls body(entry, first, last) for every chunk of every tensor that has a gradient, in parallel; returns
-/// the sum of what it returns, in the order of chunks.
+/// Calls body(chunk, entry, first, last) for every chunk of every tensor, in parallel.
 template <class Body>
-double for_each_chunk(const ParameterList& list, Body&& body) {
-  std::vector<double> results(static_cast<std::size_t>(list.chunks));
-  std::vector<const ParameterList::Entry*> entry_of(results.size());
+void for_each_chunk(const ParameterList& list, Body&& body) {
+  std::vector<const ParameterList::Entry*> entry_of;
   for (std::int64_t i = 0; i < list.count; ++i) {
     const ParameterList::Entry& entry = list.entries[i];
-    const std::int64_t chunks = (entry.n + ParameterList::kChunk - 1) / ParameterList::kChunk;
-    std::fill_n(entry_of.begin() + entry.first_chunk, chunks, entry.g ? &entry : nullptr);
+    entry_of.insert(entry_of.end(), static_cast<std::size_t>(ParameterList::chunks_of(entry.n)), &entry);
   }
 #pragma omp parallel for schedule(static) if (list.chunks > 1)
   for (std::int64_t k = 0; k < list.chunks; ++k) {
-    const ParameterList::Entry* entry = entry_of[static_cast<std::size_t>(k)];
-    if (!entry) continue;
-    const std::int64_t first = (k - entry->first_chunk) * ParameterList::kChunk;
-    results[static_cast<std::size_t>(k)] =
-        body(*entry, first, std::min(entry->n, first + ParameterList::kChunk));
+    const ParameterList::Entry& entry = *entry_of[static_cast<std::size_t>(k)];
+    const std::int64_t first = (list.first_chunk + k - entry.first_chunk) * ParameterList::kChunk;
+    body(list.first_chunk + k, entry, first, std::min(entry.n, first + ParameterList::kChunk));
   }
-  double sum = 0;
-  for (const double result : results) sum += result;
-  return sum;
 }
 
 template <class T>
@@ -98,14 +91,17 @@ void adam(const AdamUpdate& op, const ParameterList::Entry& entry, double clip, 
 }  // namespace
 
 void GradientNorm::cpu(Context&) const {
-  y.as<double>()[0] = for_each_chunk(
-      parameters, [](const ParameterList::Entry& entry, std::int64_t first, std::int64_t last) {
-        double squares = 0;
-        dispatch_float(entry.g.dtype, "gradient_norm", [&]<class T>(T) {
-          squares = sum_of_squares(entry.g.as<T>(), entry.g_scale, first, last);
-        });
-        return squares;
-      });
+  double* const of_chunk = squares.as<double>();
+  for_each_chunk(parameters, [&](std::int64_t chunk, const ParameterList::Entry& entry, std::int64_t first,
+                                 std::int64_t last) {
+    of_chunk[chunk] = 0;
+    if (!entry.g) return;
+    dispatch_float(entry.g.dtype, "gradient_norm", [&]<class T>(T) {
+      of_chunk[chunk] = sum_of_squares(entry.g.as<T>(), entry.g_scale, first, last);
+    });
+  });
+  if (!y) return;
+  y.as<double>()[0] = std::accumulate(of_chunk, of_chunk + all, 0.0);
   if (sum) sum.as<double>()[0] += y.as<double>()[0];
 }
 
@@ -113,15 +109,16 @@ void AdamUpdate::cpu(Context&) const {
   const double norm = std::sqrt(squared_norm.as<double>()[0]);
   if (!std::isfinite(norm)) return;
   const double clip = grad_clip < 0 ? 1.0 : std::min(1.0, grad_clip / (norm + 1e-6));
-  for_each_chunk(parameters, [&](const ParameterList::Entry& entry, std::int64_t first, std::int64_t last) {
-    if (entry.p.dtype == DType::f64)
-      adam<double, double>(*this, entry, clip, first, last);
-    else if (entry.g.dtype == DType::bf16)
-      adam<float, bfloat16>(*this, entry, clip, first, last);
-    else
-      adam<float, float>(*this, entry, clip, first, last);
-    return 0.0;
-  });
+  for_each_chunk(parameters,
+                 [&](std::int64_t, const ParameterList::Entry& entry, std::int64_t first, std::int64_t last) {
+                   if (!entry.g) return;
+                   if (entry.p.dtype == DType::f64)
+                     adam<double, double>(*this, entry, clip, first, last);
+                   else if (entry.g.dtype == DType::bf16)
+                     adam<float, bfloat16>(*this, entry, clip, first, last);
+                   else
+                     adam<float, float>(*this, entry, clip, first, last);
+                 });
 }
 
 }  // namespace sgm
