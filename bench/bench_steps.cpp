@@ -31,7 +31,7 @@ struct Options {
   std::string config, mode = "train", precision = "f32", json, device = "cpu";
   int batch = 4, steps = 5, group = 1, warmup = 2, threads = 0;
   double seconds = 0;
-  bool lean = false, no_graph = false;
+  bool recompute = false, late_gradients = false, no_graph = false;
 };
 
 struct Timing {
@@ -116,7 +116,8 @@ nlohmann::json record(const Options& o, const Context& context, const Timing& ti
           {"config", o.config},
           {"mode", o.mode},
           {"precision", o.precision},
-          {"lean", o.lean},
+          {"recompute", o.recompute},
+          {"late_gradients", o.late_gradients},
           {"batch", o.batch},
           {"device", context.describe()},
           {"graph", !o.no_graph && timing.why_not_captured.empty()},
@@ -146,7 +147,8 @@ int run(int argc, char** argv) {
   app.add_option("--warmup", o.warmup, "Steps before them")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", o.threads);
   app.add_option("--device", o.device);
-  app.add_flag("--lean", o.lean, "With training.recompute and training.late_gradients");
+  app.add_flag("--recompute", o.recompute, "With training.recompute");
+  app.add_flag("--late-gradients", o.late_gradients, "With training.late_gradients");
   app.add_flag("--no-graph", o.no_graph, "Launch every step call by call, also on a GPU");
   app.add_option("--json", o.json);
   CLI11_PARSE(app, argc, argv);
@@ -154,7 +156,8 @@ int run(int argc, char** argv) {
   Config config = load_config(o.config);
   config.training.batch_size = o.batch;
   config.training.precision = o.precision;
-  if (o.lean) config.training.recompute = config.training.late_gradients = true;
+  config.training.recompute = o.recompute;
+  config.training.late_gradients = o.late_gradients;
   const auto context = create_context(o.device, o.threads);
   const Timing timing = o.mode == "train"    ? time_training(config, *context, o)
                         : o.mode == "sample" ? time_sampling(config, *context, o)
