@@ -3,7 +3,7 @@
 # missing. Sourced or run by demo.sh and test.sh.
 set -euo pipefail
 
-packages=(g++ cmake ninja-build zlib1g-dev libdnnl-dev libtomlplusplus-dev nlohmann-json3-dev
+packages=(g++ cmake ninja-build zlib1g-dev libdnnl-dev ocl-icd-opencl-dev libtomlplusplus-dev nlohmann-json3-dev
   libcli11-dev libzip-dev libstb-dev libcairo2-dev libgif-dev libgtest-dev)
 
 missing=()
