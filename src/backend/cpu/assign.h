@@ -26,12 +26,14 @@ template <class T, class A>
 inline void assign_row(T* to, const A* from, std::int64_t count) {
 #ifdef __AVX512BF16__
   if constexpr (std::is_same_v<T, bfloat16>) {
-    for (std::int64_t i = 0; i < count; i += 16) {
-      const auto lanes = static_cast<int>(std::min<std::int64_t>(16, count - i));
-      const __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>(0xffff >> (16 - lanes)), from + i);
-      const __m256bh halves = _mm512_cvtneps_pbh(values);
+    const auto sixteen = [&](std::int64_t i, auto lanes) {
+      const auto mask = static_cast<__mmask16>(0xffff >> (16 - lanes));
+      const __m256bh halves = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from + i));
       std::memcpy(to + i, &halves, static_cast<std::size_t>(lanes) * sizeof(T));
-    }
+    };
+    std::int64_t i = 0;
+    for (; i + 16 <= count; i += 16) sixteen(i, std::integral_constant<int, 16>());  // a move, not a call
+    if (i < count) sixteen(i, static_cast<int>(count - i));
     return;
   }
 #endif

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <string>
 
+#include "backend/cpu/batched_product.h"
 #include "backend/cpu/cpu_context.h"
 #include "backend/cpu/exact.h"
 #include "backend/cpu/onednn.h"
@@ -428,6 +429,11 @@ void Conv2dGradWeight::cpu(Context& context) const {
 
 void Matmul::cpu(Context& context) const {
   if (a.dtype == DType::f64) return context.is_dry() ? void() : exact::multiply(*this);
+  if (batched_product::suits(*this) && !onednn_multiplies_matrices()) {
+    context.explain(
+        [&] { return text_of(*this) + ": panel by panel, packed by the thread that multiplies"; });
+    return batched_product::multiply(*this, context);
+  }
   try {
     multiply(*this, context);
   } catch (const dnnl::error& error) {

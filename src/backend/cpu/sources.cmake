@@ -5,6 +5,7 @@ target_sources(
           backend/create_context.cpp
           backend/memory_source.cpp
           backend/cpu/attention.cpp
+          backend/cpu/batched_product.cpp
           backend/cpu/classifier.cpp
           backend/cpu/conv.cpp
           backend/cpu/cpu_context.cpp
@@ -27,5 +28,6 @@ target_sources(
           backend/cpu/winograd.cpp)
 
 # Their vectors are wider than the registers of portable builds, but no other file sees them.
-set_source_files_properties(backend/cpu/unfold_conv.cpp backend/cpu/winograd.cpp
+set_source_files_properties(backend/cpu/batched_product.cpp backend/cpu/unfold_conv.cpp
+                            backend/cpu/winograd.cpp
                             PROPERTIES COMPILE_OPTIONS $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>)

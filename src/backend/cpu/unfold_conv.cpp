@@ -6,25 +6,21 @@
 #include <numeric>
 #include <vector>
 
+#include "backend/cpu/bf16_panels.h"
 #include "backend/cpu/pixel_sums.h"
-#include "backend/cpu/tile_product.h"
-#include "backend/cpu/winograd_transform.h"
 #include "backend/scratch.h"
 
 namespace sgm::unfolded {
 namespace {
 
-using winograd::kLanes, winograd::Lanes, winograd::load, winograd::store, winograd::Words;
-
-constexpr std::int64_t kColumns = TileProduct::kColumns;
+using namespace bf16_panels;
+using winograd::Lanes, winograd::load, winograd::store;
 
 /// Into how many parts threads must cut the rest of the work, so that all of them get as much.
 std::int64_t parts_for(std::int64_t panels) {
   const std::int64_t threads = omp_get_max_threads();
   return threads / std::gcd(panels, threads);
 }
-
-std::size_t bytes(std::int64_t words) { return static_cast<std::size_t>(words) * sizeof(std::uint32_t); }
 
 /// A matrix whose rows are the outputs' pixels: words of two channels each.
 struct Rows {
@@ -46,26 +42,6 @@ void unfold(const ConvShape& s, const bfloat16* image, bfloat16* rows) {
           else
             std::fill_n(to, s.c, bfloat16{});
         }
-}
-
-/// Rounds weights [k][length] into columns k, k + 1, ... of a panel.
-void pack_rows(const float* weights, std::int64_t length, std::uint32_t* panel) {
-  for (std::int64_t first = 0; first < kColumns; first += kLanes)
-    for (std::int64_t i = 0; i < length; i += 2 * kLanes) {
-      Words block[kLanes];
-      for (int k = 0; k < kLanes; ++k) {
-        const float* const from = weights + (first + k) * length + i;
-        block[k] = winograd::rounded(load(from), load(from + kLanes));
-      }
-      winograd::transpose(block);
-      for (int j = 0; j < kLanes; ++j) store(panel + (i / 2 + j) * kColumns + first, block[j]);
-    }
-}
-
-/// Rounds two rows of weights into words of a panel.
-void pack_pair(const float* even, const float* odd, std::uint32_t* panel) {
-  for (std::int64_t c = 0; c < kColumns; c += kLanes)
-    store(panel + c, winograd::rounded_pairs(load(even + c), load(odd + c)));
 }
 
 /// Rows times panels of weights: pack(panel, words) makes one, write(pixel, channel, sums of sixteen) takes
@@ -121,17 +97,6 @@ const std::uint32_t* rows_of(const ConvShape& s, const ConstBuffer& image, const
 /// Words of a row's copy; none of a 1x1 filter.
 std::int64_t copied(const ConvShape& s) { return s.r * s.s > 1 ? s.r * s.s * s.c / 2 : 0; }
 
-/// Rows [begin, end) of 32 columns of a matrix of bfloat16: words of the same column in two rows.
-void pack_pixels(const bfloat16* matrix, std::int64_t length, std::int64_t rows, std::int64_t begin,
-                 std::int64_t end, std::uint32_t* panel) {
-  for (std::int64_t p = begin; p < end; p += 2, panel += kColumns)
-    for (std::int64_t c = 0; c < kColumns; c += kLanes) {
-      const bfloat16* const pixel = matrix + p * length + c;
-      const Words odd = p + 1 < rows ? winograd::load_halves(pixel + length) : Words{};
-      store(panel + c, winograd::load_halves(pixel) | odd << 16);
-    }
-}
-
 /// Rows [begin, end) of 32 columns of the gradient.
 void write_weights(const Conv2dGradWeight& op, std::int64_t begin, std::int64_t end, std::int64_t column,
                    const float* sums) {
@@ -161,7 +126,7 @@ void convolve(const Conv2d& op, Context& context) {
   const float* bias = op.bias.as<float>();
   const auto scale = static_cast<float>(op.scale);
   const auto pack = [&](std::int64_t panel, std::uint32_t* words) {
-    pack_rows(op.weight.as<float>() + panel * kColumns * length, length, words);
+    pack_rows(op.weight.as<float>() + panel * kColumns * length, length, length, words);
   };
   const auto write = [&]<class U>(U* y) {
     const U* residual = op.residual.as<U>();
@@ -224,8 +189,8 @@ void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
 #pragma omp for collapse(2) schedule(static)
     for (std::int64_t k = 0; k < rows; ++k)
       for (std::int64_t word = 0; word < words; word += kPacked)
-        pack_pixels(op.dy.as<bfloat16>() + k * kColumns, s.k, pixels, 2 * word,
-                    std::min(pixels, 2 * (word + kPacked)), dy + (k * words + word) * kColumns);
+        pack_columns(op.dy.as<bfloat16>() + k * kColumns, s.k, pixels, 2 * word,
+                     std::min(pixels, 2 * (word + kPacked)), dy + (k * words + word) * kColumns);
     std::uint32_t* const own = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
     float* const sums = reinterpret_cast<float*>(own + at_a_time * kColumns);
 #pragma omp for collapse(2) schedule(static)
@@ -236,10 +201,10 @@ void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
         for (std::int64_t word = 0; word < words && begin < end; word += at_a_time) {
           const std::int64_t count = std::min(at_a_time, words - word), p = 2 * word;
           if (column < columns1)
-            pack_pixels(x + column, columns1, pixels, p, std::min(pixels, p + 2 * count), own);
+            pack_columns(x + column, columns1, pixels, p, std::min(pixels, p + 2 * count), own);
           else
-            pack_pixels(op.x2.as<bfloat16>() + column - columns1, s.c2, pixels, p,
-                        std::min(pixels, p + 2 * count), own);
+            pack_columns(op.x2.as<bfloat16>() + column - columns1, s.c2, pixels, p,
+                         std::min(pixels, p + 2 * count), own);
           for (std::int64_t k = begin; k < end; ++k)
             multiply_bfloats({dy + (k * words + word) * kColumns, 1, kColumns, own,
                               sums + (k - begin) * kColumns * kColumns, kColumns, nullptr, nullptr, kColumns,
