@@ -159,7 +159,8 @@ void check_matmul(Context& context, DType dtype) {
   struct Sizes {
     std::int64_t batch, m, n, k, gap;  // gap: unused elements at the end of every row
   };
-  for (const auto& [batch, m, n, k, gap] : {Sizes{1, 1, 1, 1, 0}, {1, 5, 7, 13, 0}, {3, 5, 7, 13, 2}})
+  for (const auto& [batch, m, n, k, gap] :
+       {Sizes{1, 1, 1, 1, 0}, {1, 5, 7, 13, 0}, {3, 5, 7, 13, 2}, {2, 32, 32, 32, 2}})
     for (const bool trans_a : {false, true})
       for (const bool trans_b : {false, true})
         for (const bool with_bias : {false, true})

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "backend/cpu/philox_blocks.h"
 #include "kernels/group_norm.h"
 
 namespace sgm {
@@ -90,22 +91,21 @@ void keep_factors(const DropoutMask& dropout, std::int64_t sample, std::int64_t 
     return;
   }
   const A keep = A(factor / (1.0 - dropout.rate));
-  const auto threshold = static_cast<std::uint32_t>(dropout.rate * 4294967296.0),
-             s = static_cast<std::uint32_t>(sample);
-  NoiseKey key = dropout.key;  // with the step looked up once, so that the loop vectorises
-  if (key.step_from) key.step += *key.step_from;
-  key.step_from = nullptr;
-  if (first % 4 == 0 && count % 4 == 0) {
+  const auto threshold = static_cast<std::uint32_t>(dropout.rate * 4294967296.0);
+  const PhiloxBlocks blocks(dropout.key, static_cast<std::uint32_t>(sample));
+  constexpr std::int64_t kWords = PhiloxBlocks::kWords;
+  const auto factors_of = [&](const std::uint32_t* words, auto size, A* to) {
 #pragma omp simd
-    for (std::int64_t block = 0; block < count / 4; ++block) {
-      const PhiloxWords words = philox(key, s, static_cast<std::uint32_t>(first / 4 + block));
-      for (int j = 0; j < 4; ++j) factors[4 * block + j] = words.word[j] >= threshold ? keep : A(0);
-    }
-    return;
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto e = static_cast<std::uint32_t>(first + i);
-    factors[i] = philox(key, s, e / 4).word[e % 4] >= threshold ? keep : A(0);
+    for (std::int64_t i = 0; i < size; ++i) to[i] = words[i] >= threshold ? keep : A(0);
+  };
+  std::uint32_t words[kWords];
+  for (std::int64_t at = first / 4 * 4; at < first + count; at += kWords) {
+    blocks.eight(static_cast<std::uint32_t>(at / 4), words);
+    const std::int64_t begin = std::max(first, at), end = std::min(first + count, at + kWords);
+    if (end - begin == kWords)
+      factors_of(words, std::integral_constant<std::int64_t, kWords>(), factors + begin - first);
+    else
+      factors_of(words + begin - at, end - begin, factors + begin - first);
   }
 }
 

@@ -49,13 +49,13 @@ template <class Write>
 void scatter(const Tiling& t, Tiles range, const float* products, std::int64_t width, std::int64_t channel,
              Write&& write) {
   for (std::int64_t i = 0; i < range.count(); ++i) {
-    const Tile<kOutputs> tile(t, range.first + i);
+    const Pixels<std::int64_t, kOutputs> pixels(t, range.first + i, 0, -1);
     for (std::int64_t k = 0; k < width; k += kLanes) {
       const float* const from = products + i * width + k;
       both_axes<output, kSide, kOutputs>([&](int p) { return load(from + p * kGroupPlane); },
                                          [&](int j, const Lanes& value) {
-                                           if (tile.has(j))
-                                             write(tile.at(j) + channel + k, channel + k, value);
+                                           if (pixels.at[j] >= 0)
+                                             write(pixels.at[j] + channel + k, channel + k, value);
                                          });
     }
   }
@@ -86,9 +86,9 @@ void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&
   const std::int64_t size = plan.at_a_time(kPoints * length), threads = omp_get_max_threads();
   const std::int64_t panels = (k + kColumns - 1) / kColumns;
   const bool shared = size < plan.tiles || panels < threads;
-  const std::int64_t columns = shared ? k : std::min(k, kColumns),
-                     row = std::max(kPoints * (c + kGap), kTaps * kLanes * c);
-  const std::int64_t filters_size = Panels::size(length, columns), own_size = row + kPoints * kGroupPlane;
+  const std::int64_t columns = shared ? k : std::min(k, kColumns);
+  const std::int64_t row = std::max(kPoints, kTaps * kLanes) * c;  // a transformed tile, or filters
+  const std::int64_t filters_size = Panels::size(length, columns), own_size = row + kPoints * kGroupPlane + c;
   const Scratch filters_memory(context, bytes(filters_size * (shared ? 1 : threads)));
   const Scratch own_memory(context, bytes(own_size * threads)),
       rows_memory(context, bytes(Rows::size(size, length)));
@@ -98,6 +98,8 @@ void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&
     const std::int64_t me = omp_get_thread_num();
     float* const filters_at_hand = filters_memory.as<float>() + (shared ? 0 : me * filters_size);
     float *const own = own_memory.as<float>() + me * own_size, *const products = own + row;
+    T* const zeros = reinterpret_cast<T*>(products + kPoints * kGroupPlane);
+    std::fill_n(zeros, c, T{});
     if (shared) {
       const Panels filters(filters_at_hand, length, k);
 #pragma omp for schedule(static)
@@ -107,7 +109,8 @@ void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&
       const Tiles chunk{first, std::min(plan.tiles, first + size)};
       const Rows rows(rows_memory.data(), chunk.count(), length);
 #pragma omp for schedule(static)
-      for (std::int64_t i = 0; i < chunk.count(); ++i) gather_row(plan.input, first + i, image, own, rows, i);
+      for (std::int64_t i = 0; i < chunk.count(); ++i)
+        gather_row<T>(plan.input, first + i, image, zeros, own, rows, i);
       const std::int64_t groups = (chunk.count() + kGroup - 1) / kGroup, parts = shared ? groups : 1;
 #pragma omp for collapse(2) schedule(static)
       for (std::int64_t panel = 0; panel < panels; ++panel)

@@ -84,35 +84,34 @@ struct Tiling {
   std::int64_t h, w, channels, tiles_y, tiles_x, pad;
 };
 
-/// Where the pixels of a tile of Size x Size lie in the images; those outside of them are left out.
-template <int Size>
-class Tile {
- public:
-  /// All outside.
-  Tile() = default;
+/// Where the pixels of a tile of Size x Size lie in the images. Addresses are made once a tile and read from
+/// memory for every sixteen channels: there are more of them than registers, and compilers made them anew.
+/// Place: a pointer, or an index.
+template <class Place, int Size>
+struct Pixels {
+  Place at[Size * Size];
 
-  Tile(const Tiling& t, std::int64_t number) : row_(t.w * t.channels), column_(t.channels) {
+  /// Those outside of the images are at `outside`.
+  [[gnu::noinline]] Pixels(const Tiling& t, std::int64_t number, Place images, Place outside) {
     const std::int64_t row = number / t.tiles_x, image = row / t.tiles_y;
     const std::int64_t y0 = row % t.tiles_y * kOutputs - t.pad, x0 = number % t.tiles_x * kOutputs - t.pad;
-    first_ = ((image * t.h + y0) * t.w + x0) * t.channels;
-    std::uint64_t columns = 0;
-    for (int j = 0; j < Size; ++j) columns |= std::uint64_t{x0 + j >= 0 && x0 + j < t.w} << j;
-    for (int i = 0; i < Size; ++i)
-      if (y0 + i >= 0 && y0 + i < t.h) inside_ |= columns << i * Size;
+    bool inside[Size];
+    for (int j = 0; j < Size; ++j) inside[j] = x0 + j >= 0 && x0 + j < t.w;
+    for (int i = 0; i < Size; ++i) {
+      const bool row_inside = y0 + i >= 0 && y0 + i < t.h;
+      std::int64_t offset = ((image * t.h + y0 + i) * t.w + x0) * t.channels;
+      for (int j = 0; j < Size; ++j, offset += t.channels)
+        at[i * Size + j] = row_inside && inside[j] ? images + offset : outside;
+    }
   }
 
-  /// Sixteen channels of pixel i, numbered through.
-  template <class T>
-  [[gnu::always_inline]] Lanes pixel(const T* image, int i) const {
-    return has(i) ? load(image + at(i)) : Lanes{};
-  }
-  bool has(int i) const { return inside_ >> i & 1; }
-  std::int64_t at(int i) const { return first_ + i / Size * row_ + i % Size * column_; }
-
- private:
-  std::int64_t first_ = 0, row_ = 0, column_ = 0;
-  std::uint64_t inside_ = 0;
+  /// All outside.
+  explicit Pixels(Place outside) { std::fill_n(at, Size * Size, outside); }
 };
+
+/// What channels outside of an image are, of one panel.
+template <class T>
+inline constexpr T kZeros[kColumns] = {};
 
 /// Transformed tiles as rows of words: [points][tiles][words], and of fixed point their units.
 struct Rows {
@@ -132,40 +131,46 @@ struct Rows {
         plane(plane_of(tiles_, length_)) {}
 };
 
-/// Rounds a transformed tile [points][channels], points `plane` apart, into row i; `squares` are sums over
-/// channels, in sixteen parts.
-inline void round_row(const float* tile, std::int64_t plane, std::int64_t channels, const Lanes* squares,
-                      const Rows& out, std::int64_t i) {
+/// Rounds a transformed tile [channels / 16][points][16] into row i; `squares` are sums over channels, in
+/// sixteen parts.
+inline void round_row(const float* tile, std::int64_t channels, const Lanes* squares, const Rows& out,
+                      std::int64_t i) {
   float units[kPoints + kLanes], inverse[kPoints + kLanes];
   for (int p = 0; p < kPoints; p += kLanes)
     store(inverse + p, find_units(sums_of(squares + p, std::min(kLanes, kPoints - p)), units + p));
   for (int p = 0; p < kPoints; ++p) {
-    const float* from = tile + p * plane;
+    const auto rounded = [&](std::int64_t c) {
+      return nearest(inverse[p] * load(tile + c * kPoints + p * kLanes));
+    };
     std::uint32_t* to = out.words + p * out.plane + i * out.length;
     out.units[p * out.tiles + i] = units[p];
     std::int64_t c = 0;
     for (; c + 2 * kLanes <= channels; c += 2 * kLanes)
-      store(to + c / 2,
-            low_halves(nearest(inverse[p] * load(from + c)), nearest(inverse[p] * load(from + c + kLanes))));
-    if (c < channels) store(to + c / 2, narrow(nearest(inverse[p] * load(from + c))));
+      store(to + c / 2, low_halves(rounded(c), rounded(c + kLanes)));
+    if (c < channels) store(to + c / 2, narrow(rounded(c)));
   }
 }
 
-/// Transforms tile `number` into row i. `row` holds [points][channels] for a while, points a gap apart.
+/// Transforms tile `number` into row i. `tile` is memory for it where it is rounded then; `zeros` are a
+/// pixel's channels.
 template <class T>
-void gather_row(const Tiling& t, std::int64_t number, const T* image, float* row, const Rows& out,
-                std::int64_t i) {
-  const Tile<kSide> tile(t, number);
-  const std::int64_t plane = kFixedPoint<T> ? t.channels + kGap : out.plane;
-  float* const to = kFixedPoint<T> ? row : reinterpret_cast<float*>(out.words) + i * out.length;
+void gather_row(const Tiling& t, std::int64_t number, const T* image, const T* zeros, float* tile,
+                const Rows& out, std::int64_t i) {
+  const Pixels<const T*, kSide> pixels(t, number, image, zeros);
   Lanes squares[kPoints] = {};
   for (std::int64_t c = 0; c < t.channels; c += kLanes)
-    both_axes<input, kSide, kSide>([&](int k) { return tile.pixel(image + c, k); },
+    both_axes<input, kSide, kSide>([&](int k) { return load(pixels.at[k] + c); },
                                    [&](int p, const Lanes& value) {
-                                     store(to + p * plane + c, value);
-                                     if constexpr (kFixedPoint<T>) squares[p] += value * value;
+                                     if constexpr (kFixedPoint<T>) {
+                                       store(tile + c * kPoints + p * kLanes, value);
+                                       squares[p] += value * value;
+                                       __builtin_prefetch(out.words + p * out.plane + i * out.length + c / 2, 1, 2);
+                                     } else {
+                                       store(out.words + p * out.plane + i * out.length + c,
+                                             std::bit_cast<Words>(value));
+                                     }
                                    });
-  if constexpr (kFixedPoint<T>) round_row(row, plane, t.channels, squares, out, i);
+  if constexpr (kFixedPoint<T>) round_row(tile, t.channels, squares, out, i);
 }
 
 /// A panel of the matrix whose rows are tiles and whose columns are channels, transformed by F.
@@ -174,13 +179,18 @@ void gather_panel(const Tiling& t, Tiles range, const T* image, const Panels& ou
   constexpr int kHalves = kColumns / kLanes;
   const std::int64_t width = out.width(panel), halves = width / kLanes;
   const T* const channels = image + panel * kColumns;
+  using Tile = Pixels<const T*, Size>;
+  const T* const zeros = kZeros<T>;
+  const auto tile = [&](std::int64_t i) {
+    return i < range.last ? Tile(t, i, channels, zeros) : Tile(zeros);
+  };
   Lanes inverse[kHalves][kPoints];
   if constexpr (kFixedPoint<T>) {
     Lanes squares[kHalves][kPoints] = {};
     for (std::int64_t i = range.first; i < range.last; ++i) {
-      const Tile<Size> tile(t, i);
+      const Tile one = tile(i);
       for (int h = 0; h < halves; ++h)
-        both_axes<F, Size, kSide>([&](int k) { return tile.pixel(channels + h * kLanes, k); },
+        both_axes<F, Size, kSide>([&](int k) { return load(one.at[k] + h * kLanes); },
                                   [&](int p, const Lanes& value) { squares[h][p] += value * value; });
     }
     for (int h = 0; h < halves; ++h)
@@ -189,15 +199,17 @@ void gather_panel(const Tiling& t, Tiles range, const T* image, const Panels& ou
   }
   std::uint32_t* to = out.at(0, panel);
   for (std::int64_t i = range.first; i < range.last; i += kPerWord<T>, to += width) {
-    const Tile<Size> one(t, i), other = i + 1 < range.last ? Tile<Size>(t, i + 1) : Tile<Size>();
+    const Tile one = tile(i);
+    [[maybe_unused]] const Tile other = kFixedPoint<T> ? tile(i + 1) : one;
     for (int h = 0; h < halves; ++h) {
-      const auto first = [&](int k) { return one.pixel(channels + h * kLanes, k); };
-      const auto second = [&](int k) { return other.pixel(channels + h * kLanes, k); };
+      const auto first = [&](int k) { return load(one.at[k] + h * kLanes); };
       std::uint32_t* const words = to + h * kLanes;
       if constexpr (kFixedPoint<T>)
-        both_axes<F, Size, kSide>(first, second, [&](int p, const Lanes& even, const Lanes& odd) {
-          store(words + p * out.plane, pair(nearest(inverse[h][p] * even), nearest(inverse[h][p] * odd)));
-        });
+        both_axes<F, Size, kSide>(
+            first, [&](int k) { return load(other.at[k] + h * kLanes); },
+            [&](int p, const Lanes& even, const Lanes& odd) {
+              store(words + p * out.plane, pair(nearest(inverse[h][p] * even), nearest(inverse[h][p] * odd)));
+            });
       else
         both_axes<F, Size, kSide>(first, [&](int p, const Lanes& value) {
           store(words + p * out.plane, std::bit_cast<Words>(value));
