@@ -19,9 +19,9 @@ struct ProductShape {
 };
 
 // More rows than are multiplied at a time, and a number of them that is no multiple of anything.
-constexpr ProductShape kShapes[] = {{3, 101, 64, 96, 0, false, false}, {2, 7, 32, 6, 4, false, false},
-                                    {2, 53, 96, 32, 2, false, true},   {2, 96, 32, 14, 2, true, false},
-                                    {3, 32, 64, 64, 0, true, true},    {1, 1, 32, 2, 0, false, false}};
+constexpr ProductShape kLayouts[] = {{3, 101, 64, 96, 0, false, false}, {2, 7, 32, 6, 4, false, false},
+                                     {2, 53, 96, 32, 2, false, true},   {2, 96, 32, 14, 2, true, false},
+                                     {3, 32, 64, 64, 0, true, true},    {1, 1, 32, 2, 0, false, false}};
 
 class BatchedProduct : public testing::TestWithParam<ProductShape> {
  protected:
@@ -90,7 +90,7 @@ TEST_P(BatchedProduct, GivesTheSameBitsOnAnyNumberOfThreads) {
   for (const int threads : {2, 7}) EXPECT_EQ(one, on_threads(threads));
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, BatchedProduct, testing::ValuesIn(kShapes));
+INSTANTIATE_TEST_SUITE_P(Layouts, BatchedProduct, testing::ValuesIn(kLayouts));
 
 }  // namespace
 }  // namespace sgm

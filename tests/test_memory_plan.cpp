@@ -131,35 +131,38 @@ TEST(MemoryPlan, IsWhatTrainingAClassifierTakes) {
   }
 }
 
-TEST(Recomputation, ChangesNoBit) {
+/// Calls body(config) with every training in every precision that this processor is fast in.
+template <class Body>
+void for_each_training(Body&& body) {
   for (Config config : trainings())
     for (const char* precision : {"f32", "bf16"}) {
       if (precision[0] == 'b' && !has_fast_bf16()) continue;
       config.training.precision = precision;
       SCOPED_TRACE(name_of(config));
-      const RunState kept = state_after(config, 3);
-      config.training.recompute = true;
-      expect_same_bits(state_after(config, 3), kept);
+      body(config);
     }
+}
+
+TEST(Recomputation, ChangesNoBit) {
+  for_each_training([](Config config) {
+    const RunState kept = state_after(config, 3);
+    config.training.recompute = true;
+    expect_same_bits(state_after(config, 3), kept);
+  });
 }
 
 TEST(LateGradients, ChangeNoBit) {
   int smaller = 0;
-  for (Config config : trainings())
-    for (const char* precision : {"f32", "bf16"}) {
-      if (precision[0] == 'b' && !has_fast_bf16()) continue;
-      config.training.precision = precision;
-      SCOPED_TRACE(name_of(config));
-      const RunState kept = state_after(config, 3);
-      const BarImages images(7, config.data.image_size, config.data.num_channels);
-      const auto peak = [&] { return plan_memory(config, "cpu", kThreads, score_training(images)).peak; };
-      const std::size_t before = peak();
-      config.training.late_gradients = true;
-      expect_same_bits(state_after(config, 3), kept);
-      EXPECT_LE(peak(), before);
-      smaller += peak() < before;
-      config.training.late_gradients = false;
-    }
+  for_each_training([&](Config config) {
+    const RunState kept = state_after(config, 3);
+    const BarImages images(7, config.data.image_size, config.data.num_channels);
+    const auto peak = [&] { return plan_memory(config, "cpu", kThreads, score_training(images)).peak; };
+    const std::size_t before = peak();
+    config.training.late_gradients = true;
+    expect_same_bits(state_after(config, 3), kept);
+    EXPECT_LE(peak(), before);
+    smaller += peak() < before;
+  });
   EXPECT_GT(smaller, 0) << "no gradient was late";
 }
 
@@ -300,6 +303,25 @@ TEST(MemoryFit, TakesTheCheapestThatFits) {
   config.training.late_gradients = false;
   expect_error({"99", "micro-batches of 1", "recomputation", "100"},
                [&] { fit_memory(config, 99 * kMebibyte, invented); });
+}
+
+TEST(MemoryFit, TakesLateGradientsAloneWhereTheyAreEnough) {
+  const auto small_images = [](const Config& config) {  // most of the memory is gradients
+    const TrainingConfig& given = config.training;
+    return MemoryPlan{
+        .micro_batch = given.batch_size,
+        .recompute = given.recompute,
+        .late_gradients = given.late_gradients,
+        .held = kMebibyte * (400 - (given.recompute ? 20 : 0) - (given.late_gradients ? 50 : 0))};
+  };
+  Config config;
+  config.training.batch_size = 12;
+  for (const auto& [limit, recompute, late] :
+       {std::tuple{400, false, false}, {380, true, false}, {350, false, true}, {330, true, true}}) {
+    const MemoryPlan plan = fit_memory(config, static_cast<std::size_t>(limit) * kMebibyte, small_images);
+    EXPECT_EQ(plan.recompute, recompute) << limit;
+    EXPECT_EQ(plan.late_gradients, late) << limit;
+  }
 }
 
 TEST(MemoryLimit, HoldsOnTheCpu) {

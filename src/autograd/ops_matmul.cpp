@@ -5,38 +5,27 @@
 namespace sgm {
 namespace {
 
-/// c = op(a) op(b) + bias for plain 2-D operands.
-void multiply(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& bias, Tensor& c) {
-  const std::int64_t m = c.shape()[0], n = c.shape()[1], k = a.shape()[trans_a ? 0 : 1];
-  run(Matmul{a.buffer(), b.buffer(), bias.buffer(), c.buffer(), 1, m, n, k, a.shape()[1], b.shape()[1], n,
-             a.numel(), b.numel(), c.numel(), trans_a, trans_b},
+/// c = op(a) op(b) + bias, where rows of a lie `lda` numbers apart.
+void multiply(const ConstBuffer& a, std::int64_t lda, bool trans_a, const Tensor& b, bool trans_b,
+              const Tensor& bias, Tensor& c) {
+  const std::int64_t m = c.shape()[0], n = c.shape()[1], k = b.shape()[trans_b ? 1 : 0];
+  run(Matmul{a, b.buffer(), bias.buffer(), c.buffer(), 1, m, n, k, lda, b.shape()[1], n,
+             lda * (trans_a ? k : m), b.numel(), c.numel(), trans_a, trans_b},
       c.context());
+}
+
+/// The same for a whole matrix a.
+void multiply(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& bias, Tensor& c) {
+  multiply(a.buffer(), a.shape()[1], trans_a, b, trans_b, bias, c);
 }
 
 /// The gradient dy^T x of a [K, C] weight in linear().
 LateGradient weight_gradient(const Tensor& x, const Gradient& dy) {
   const auto make = [x, dy](std::int64_t first, std::int64_t count) {
-    const std::int64_t n = x.shape()[0], c = x.shape()[1], k = dy.tensor.shape()[1];
-    Tensor dw = Tensor::empty(x.context(), {count, c}, x.dtype());
+    Tensor dw = Tensor::empty(x.context(), {count, x.shape()[1]}, x.dtype());
     ConstBuffer columns = dy.tensor.buffer();
     columns.data = columns.as<char>() + first * static_cast<std::int64_t>(size_of(columns.dtype));
-    run(Matmul{.a = columns,
-               .b = x.buffer(),
-               .bias = {},
-               .c = dw.buffer(),
-               .batch = 1,
-               .m = count,
-               .n = c,
-               .k = n,
-               .lda = k,
-               .ldb = c,
-               .ldc = c,
-               .stride_a = n * k,
-               .stride_b = n * c,
-               .stride_c = count * c,
-               .trans_a = true,
-               .trans_b = false},
-        dw.context());
+    multiply(columns, dy.tensor.shape()[1], true, x, false, {}, dw);
     return Gradient{dw, dy.factor};
   };
   return {.holds = x.bytes() + dy.tensor.bytes(), .by_rows = true, .make = make};

@@ -10,12 +10,12 @@ namespace {
 /// "micro-batches of 32 images of 128, recomputation"; empty where nothing was changed.
 std::string changes(const Config& config, const Config& chosen) {
   std::string text;
+  const auto add = [&](const std::string& change) { text += (text.empty() ? "" : " and ") + change; };
   if (chosen.training.micro_batch != config.training.micro_batch)
-    text = "micro-batches of " + std::to_string(chosen.training.micro_batch) + " of the " +
-           std::to_string(chosen.training.batch_size) + " images";
-  if (chosen.training.recompute && !config.training.recompute)
-    text += std::string(text.empty() ? "" : " and ") + "recomputation";
-  if (chosen.training.late_gradients && !config.training.late_gradients) text += " and late gradients";
+    add("micro-batches of " + std::to_string(chosen.training.micro_batch) + " of the " +
+        std::to_string(chosen.training.batch_size) + " images");
+  if (chosen.training.recompute && !config.training.recompute) add("recomputation");
+  if (chosen.training.late_gradients && !config.training.late_gradients) add("late gradients");
   return text;
 }
 

@@ -73,7 +73,8 @@ MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory&
   const TrainingConfig& given = config.training;
   MemoryPlan least{.micro_batch = configured_micro_batch(config)};
   for (int micro = least.micro_batch; micro > 0; micro = next_micro_batch(given.batch_size, micro)) {
-    for (const auto& [recompute, late] : {std::pair{false, false}, {true, false}, {true, true}}) {
+    for (const auto& [recompute, late] :
+         {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
       if (given.recompute && !recompute) continue;
       if (late && (given.late_gradients || micro < given.batch_size)) continue;  // sums are kept
       const MemoryPlan wanted{

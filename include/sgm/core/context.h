@@ -141,7 +141,8 @@ class Context {
   void set_recompute(bool on) { recomputes_ = on; }
   bool recomputes() const { return recomputes_; }
   /// Whether gradients of weights that take more room than what they are made of wait for the update, which
-  /// has them made when it needs them: see LateGradient.
+  /// has them made when it needs them: see LateGradient. With recomputation outputs of 3x3 filters of few
+  /// channels are made again, too.
   void set_late_gradients(bool on) { late_gradients_ = on; }
   bool late_gradients() const { return late_gradients_; }
   /// Times of this device's work: of the host's clock where calls are executed at once.

@@ -41,8 +41,8 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
 using PlanMemory = std::function<MemoryPlan(const Config&)>;
 
 /// The first plan that holds at most `limit` bytes (0: whatever it takes), from the cheapest in time: as
-/// configured, with recomputation, with late gradients too, and the first two in micro-batches of a half, a
-/// quarter ... down to one image.
+/// configured, with recomputation, with late gradients, with both, and the first two in micro-batches of a
+/// half, a quarter ... down to one image.
 /// Throws Error naming the least that is possible.
 MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory& plan);
 
