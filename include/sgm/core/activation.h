@@ -27,7 +27,8 @@ SGM_HD inline float exp_within(float x) {
   p = fmaf(p, r, 1.6666665459e-1f);
   p = fmaf(p, r, 5.0000001201e-1f);
   p = fmaf(p * r, r, r + 1.0f);
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) +
+                              (std::bit_cast<std::uint32_t>(shifted) << 23));
 }
 
 /// exp(x) to 2 ulp, clamped to exp(-87) .. exp(88); NaN stays NaN. Comparisons, not fminf: only so do CPU

@@ -28,15 +28,43 @@ struct Rows {
   std::int64_t length;  // 0: none
 };
 
-/// Copies what lies under the filter into rows [r, s, c].
-void unfold(const ConvShape& s, const bfloat16* image, bfloat16* rows) {
+/// In which order a matrix has the outputs of a filter. As they lie in memory; or of 3x3 filters row by row
+/// of all images: for the topmost pixels the first row of taps lies outside of the image, and need not be
+/// multiplied.
+class Order {
+ public:
+  explicit Order(const ConvShape& s) : s_(s), row_(s.r > 1 ? s.n * s.ow : s.n * s.oh * s.ow) {}
+
+  /// Which pixel of the tensor the matrix has at `place`.
+  std::int64_t pixel(std::int64_t place) const {
+    const std::int64_t y = place / row_, image = place % row_ / s_.ow, x = place % row_ % s_.ow;
+    return s_.r > 1 ? (image * s_.oh + y) * s_.ow + x : place;
+  }
+  /// Pixels of a kind, and how many of those there are.
+  std::int64_t row() const { return row_; }
+  std::int64_t rows() const { return s_.n * s_.oh * s_.ow / row_; }
+  /// The rows of taps that lie on the image for row y of the pixels.
+  std::int64_t first_tap(std::int64_t y) const { return std::clamp<std::int64_t>(s_.pad_begin - y, 0, s_.r); }
+  std::int64_t last_tap(std::int64_t y) const {
+    return std::clamp<std::int64_t>(s_.h + s_.pad_begin - y, first_tap(y), s_.r);
+  }
+
+ private:
+  ConvShape s_;
+  std::int64_t row_;
+};
+
+/// Copies what lies under the filter into rows [r, s, c], in order of memory or row by row of all images.
+void unfold(const ConvShape& s, bool by_rows, const bfloat16* image, bfloat16* rows) {
+  const std::int64_t row_of_y = by_rows ? s.n : 1, row_of_image = by_rows ? 1 : s.oh;
 #pragma omp parallel for collapse(3) schedule(static)
   for (std::int64_t n = 0; n < s.n; ++n)
     for (std::int64_t oy = 0; oy < s.oh; ++oy)
       for (std::int64_t ox = 0; ox < s.ow; ++ox)
         for (std::int64_t i = 0; i < s.r * s.s; ++i) {
           const std::int64_t y = oy + i / s.s - s.pad_begin, x = ox + i % s.s - s.pad_begin;
-          bfloat16* const to = rows + (((n * s.oh + oy) * s.ow + ox) * s.r * s.s + i) * s.c;
+          bfloat16* const to =
+              rows + (((oy * row_of_y + n * row_of_image) * s.ow + ox) * s.r * s.s + i) * s.c;
           if (y >= 0 && y < s.h && x >= 0 && x < s.w)
             std::copy_n(image + ((n * s.h + y) * s.w + x) * s.c, s.c, to);
           else
@@ -44,18 +72,37 @@ void unfold(const ConvShape& s, const bfloat16* image, bfloat16* rows) {
         }
 }
 
+/// Rows of the matrix that are multiplied with the same words of a panel: those of some rows of taps.
+struct Group {
+  std::int64_t first, count, first_tap, last_tap;
+};
+
+std::vector<Group> groups_of(const ConvShape& s) {
+  constexpr std::int64_t kGroup = 4 * TileProduct::kRows;  // that stay in a thread's cache
+  const Order order(s);
+  std::vector<Group> groups;
+  for (std::int64_t y = 0; y < order.rows(); ++y)
+    for (std::int64_t i = 0; i < order.row(); i += kGroup)
+      groups.push_back(
+          {y * order.row() + i, std::min(kGroup, order.row() - i), order.first_tap(y), order.last_tap(y)});
+  return groups;
+}
+
 /// Rows times panels of weights: pack(panel, words) makes one, write(pixel, channel, sums of sixteen) takes
-/// what comes out.
+/// what comes out. The matrices' rows hold [r, s, c] of `s`.
 template <class Pack, class Write>
-void multiply_rows(const std::vector<Rows>& matrices, std::int64_t pixels, std::int64_t columns,
+void multiply_rows(const ConvShape& s, const std::vector<Rows>& matrices, std::int64_t columns,
                    Context& context, Pack&& pack, Write&& write) {
-  constexpr std::int64_t kGroup = 48;  // rows that stay in a thread's cache
-  std::int64_t length = 0;
+  std::int64_t length = 0, most = 0;
   for (const Rows& rows : matrices) length += rows.length;
+  const std::vector<Group> groups = groups_of(s);
+  for (const Group& group : groups) most = std::max(most, group.count);
+  const auto count = static_cast<std::int64_t>(groups.size());
   const std::int64_t panels = columns / kColumns, parts = parts_for(panels);
-  const std::int64_t own_size = (length + kGroup) * kColumns, groups = (pixels + kGroup - 1) / kGroup;
+  const std::int64_t own_size = (length + most) * kColumns;
   const Scratch memory(context, bytes(own_size * omp_get_max_threads()));
   if (context.is_dry()) return;
+  const Order order(s);
 #pragma omp parallel
   {
     std::uint32_t* const weights = memory.as<std::uint32_t>() + omp_get_thread_num() * own_size;
@@ -64,20 +111,22 @@ void multiply_rows(const std::vector<Rows>& matrices, std::int64_t pixels, std::
 #pragma omp for collapse(2) schedule(static)
     for (std::int64_t panel = 0; panel < panels; ++panel)
       for (std::int64_t part = 0; part < parts; ++part)
-        for (std::int64_t group = groups * part / parts; group < groups * (part + 1) / parts; ++group) {
+        for (std::int64_t i = count * part / parts; i < count * (part + 1) / parts; ++i) {
           if (packed != panel) pack(packed = panel, weights);
-          const std::int64_t first = group * kGroup, count = std::min(kGroup, pixels - first);
+          const Group& group = groups[static_cast<std::size_t>(i)];
           const std::uint32_t* b = weights;
           for (const Rows& rows : matrices) {
             if (rows.length == 0) continue;
-            multiply_bfloats({rows.words + first * rows.length, rows.length, 1, b, sums, kColumns, nullptr,
-                              nullptr, count, rows.length, kColumns, TileProduct::kRows * rows.length,
-                              b != weights});
+            const std::int64_t skipped = rows.length * group.first_tap / s.r,
+                               words = rows.length * group.last_tap / s.r - skipped;
+            multiply_bfloats({rows.words + group.first * rows.length + skipped, rows.length, 1,
+                              b + skipped * kColumns, sums, kColumns, nullptr, nullptr, group.count, words,
+                              kColumns, TileProduct::kRows * rows.length, b != weights});
             b += rows.length * kColumns;
           }
-          for (std::int64_t i = 0; i < count; ++i)
-            for (std::int64_t c = 0; c < kColumns; c += kLanes)
-              write(first + i, panel * kColumns + c, load(sums + i * kColumns + c));
+          for (std::int64_t row = 0; row < group.count; ++row)
+            for (std::int64_t c = 0, pixel = order.pixel(group.first + row); c < kColumns; c += kLanes)
+              write(pixel, panel * kColumns + c, load(sums + row * kColumns + c));
         }
   }
 }
@@ -87,10 +136,10 @@ const std::uint32_t* words_of(const ConstBuffer& buffer) {
 }
 
 /// The image as rows: where it lies, or as a copy in `memory`.
-const std::uint32_t* rows_of(const ConvShape& s, const ConstBuffer& image, const Scratch& memory,
-                             Context& context) {
+const std::uint32_t* rows_of(const ConvShape& s, bool by_rows, const ConstBuffer& image,
+                             const Scratch& memory, Context& context) {
   if (!memory.data()) return words_of(image);
-  if (!context.is_dry()) unfold(s, image.as<bfloat16>(), memory.as<bfloat16>());
+  if (!context.is_dry()) unfold(s, by_rows, image.as<bfloat16>(), memory.as<bfloat16>());
   return memory.as<std::uint32_t>();
 }
 
@@ -120,9 +169,9 @@ bool suits(const ConvShape& s, DType dtype) {
 
 void convolve(const Conv2d& op, Context& context) {
   const ConvShape& s = op.shape;
-  const std::int64_t pixels = s.n * s.oh * s.ow, length = s.r * s.s * s.c;
-  const Scratch copy(context, bytes(pixels * copied(s)));
-  const Rows one{rows_of(s, op.x, copy, context), (length - s.c2) / 2}, two{words_of(op.x2), s.c2 / 2};
+  const std::int64_t length = s.r * s.s * s.c;
+  const Scratch copy(context, bytes(s.n * s.oh * s.ow * copied(s)));
+  const Rows one{rows_of(s, true, op.x, copy, context), (length - s.c2) / 2}, two{words_of(op.x2), s.c2 / 2};
   const float* bias = op.bias.as<float>();
   const auto scale = static_cast<float>(op.scale);
   const auto pack = [&](std::int64_t panel, std::uint32_t* words) {
@@ -130,7 +179,7 @@ void convolve(const Conv2d& op, Context& context) {
   };
   const auto write = [&]<class U>(U* y) {
     const U* residual = op.residual.as<U>();
-    multiply_rows({one, two}, pixels, s.k, context, pack,
+    multiply_rows(s, {one, two}, s.k, context, pack,
                   [=, k = s.k](std::int64_t pixel, std::int64_t channel, Lanes sum) {
                     const std::int64_t i = pixel * k + channel;
                     if (bias) sum += load(bias + channel);
@@ -149,9 +198,9 @@ void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
   // The gradient is a convolution of dy with the rotated filter, channels exchanged.
   const ConvShape back{
       s.n, s.oh, s.ow, s.k, s.c, s.r, s.s, s.h, s.w, 1, int(s.r) - 1 - s.pad_begin, int(s.r) - 1 - s.pad_end};
-  const std::int64_t pixels = s.n * s.h * s.w, taps = s.r * s.s, c1 = s.c - s.c2;
-  const Scratch copy(context, bytes(pixels * copied(back)));
-  const Rows dy{rows_of(back, op.dy, copy, context), taps * s.k / 2};
+  const std::int64_t taps = s.r * s.s, c1 = s.c - s.c2;
+  const Scratch copy(context, bytes(s.n * s.h * s.w * copied(back)));
+  const Rows dy{rows_of(back, true, op.dy, copy, context), taps * s.k / 2};
   const auto scale = static_cast<float>(op.scale);
   const std::int64_t first = op.dx ? 0 : c1, last = op.dx2 ? s.c : c1;  // of the channels that are wanted
   const auto pack = [&](std::int64_t panel, std::uint32_t* words) {
@@ -163,7 +212,7 @@ void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
       }
   };
   bfloat16 *const dx = op.dx.as<bfloat16>(), *const dx2 = op.dx2.as<bfloat16>();
-  multiply_rows({dy}, pixels, last - first, context, pack,
+  multiply_rows(back, {dy}, last - first, context, pack,
                 [=, c2 = s.c2](std::int64_t pixel, std::int64_t channel, const Lanes& sum) {
                   const std::int64_t c = first + channel;
                   store(c < c1 ? dx + pixel * c1 + c : dx2 + pixel * c2 + c - c1, scale * sum);
@@ -180,7 +229,7 @@ void convolve_grad_weight(const Conv2dGradWeight& op, Context& context) {
   const std::int64_t own_size = (at_a_time + (rows + parts - 1) / parts * kColumns) * kColumns;
   const Scratch memory(context, bytes(own_size * omp_get_max_threads()));
   const Scratch dy_memory(context, bytes(words * s.k)), copy(context, bytes(pixels * copied(s)));
-  const auto* x = reinterpret_cast<const bfloat16*>(rows_of(s, op.x, copy, context));
+  const auto* x = reinterpret_cast<const bfloat16*>(rows_of(s, false, op.x, copy, context));
   if (context.is_dry()) return;
   const std::int64_t columns1 = columns - s.c2;
   std::uint32_t* const dy = dy_memory.as<std::uint32_t>();

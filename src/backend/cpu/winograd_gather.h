@@ -159,17 +159,17 @@ void gather_row(const Tiling& t, std::int64_t number, const T* image, const T* z
   const Pixels<const T*, kSide> pixels(t, number, image, zeros);
   Lanes squares[kPoints] = {};
   for (std::int64_t c = 0; c < t.channels; c += kLanes)
-    both_axes<input, kSide, kSide>([&](int k) { return load(pixels.at[k] + c); },
-                                   [&](int p, const Lanes& value) {
-                                     if constexpr (kFixedPoint<T>) {
-                                       store(tile + c * kPoints + p * kLanes, value);
-                                       squares[p] += value * value;
-                                       __builtin_prefetch(out.words + p * out.plane + i * out.length + c / 2, 1, 2);
-                                     } else {
-                                       store(out.words + p * out.plane + i * out.length + c,
-                                             std::bit_cast<Words>(value));
-                                     }
-                                   });
+    both_axes<input, kSide, kSide>(
+        [&](int k) { return load(pixels.at[k] + c); },
+        [&](int p, const Lanes& value) {
+          if constexpr (kFixedPoint<T>) {
+            store(tile + c * kPoints + p * kLanes, value);
+            squares[p] += value * value;
+            __builtin_prefetch(out.words + p * out.plane + i * out.length + c / 2, 1, 2);
+          } else {
+            store(out.words + p * out.plane + i * out.length + c, std::bit_cast<Words>(value));
+          }
+        });
   if constexpr (kFixedPoint<T>) round_row(tile, t.channels, squares, out, i);
 }
 
