@@ -1,5 +1,5 @@
-// Attention as its formulas stand. Networks on a CPU keep the weights instead and leave the products to
-// oneDNN (src/autograd/ops_attention.cpp); this is what GPUs are compared with.
+// Attention as its formulas stand. Networks on a CPU keep the weights instead and make of it products of
+// matrices (src/autograd/ops_attention.cpp); this is what GPUs are compared with.
 
 #include "kernels/attention.h"
 

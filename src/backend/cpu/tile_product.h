@@ -1,6 +1,6 @@
 #pragma once
-// The matrix product inside convolutions: small enough for one thread's caches, of words that lie in the
-// order in which it reads them.
+// The matrix product inside convolutions and attention: small enough for one thread's caches, of words that
+// lie in the order in which it reads them.
 
 #include <cstdint>
 
