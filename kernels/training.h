@@ -82,7 +82,7 @@ struct AdamSchedule {
 /// One Adam step of all tensors and of their exponential moving averages:
 ///   g' = clip g + weight_decay p, clip = min(1, grad_clip / (|all g| + 1e-6)), 1 where grad_clip is
 ///   negative; m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2; p -= lr (m / bias1) / (sqrt(v / bias2) +
-///   eps);  ema -= (1 - ema_decay)(ema - p);  low = p.
+///   eps);  ema -= (1 - ema_decay)(ema - p);  low = low_factor p.
 /// Where the norm is not finite nothing changes.
 struct AdamUpdate {
   ParameterList parameters;

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <utility>
 
+#include "autograd/image_shapes.h"
 #include "kernels/attention.h"
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
@@ -22,7 +23,7 @@ struct Call {
         c(in.shape()[3] / 3),
         scale(1.0 / std::sqrt(static_cast<double>(c))) {}
   Context& context() const { return qkv.context(); }
-  DType statistics() const { return qkv.dtype() == DType::f64 ? DType::f64 : DType::f32; }
+  DType statistics() const { return parameter_type(qkv.dtype()); }
   Tensor output() const {
     return Tensor::empty(context(), {n, qkv.shape()[1], qkv.shape()[2], c}, qkv.dtype());
   }
@@ -41,7 +42,7 @@ std::pair<Tensor, Tensor> fused(const Call& call) {
 Var fused_attention(const Var& qkv) {
   const auto [y, lse] = fused(Call(qkv.value()));
   return record("attention", y, {qkv},
-                [kept = qkv.saved(), y, lse = lse](const Gradient& dy, InputGradients& into) {
+                [kept = qkv.saved(), y = y, lse = lse](const Gradient& dy, InputGradients& into) {
                   const Call call(kept.get());
                   Tensor dqkv = Tensor::empty(call.context(), call.qkv.shape(), call.qkv.dtype()), sums;
                   if (into.wants_sums(0))
@@ -53,7 +54,7 @@ Var fused_attention(const Var& qkv) {
                 });
 }
 
-// ---- by batched products, which keep the weights ----------------------------------------------------------
+// ---- by batched products ----------------------------------------------------------------------------------
 
 /// One operand: a slice of qkv [N, T, 3C], or a matrix [N, T, T] or [N, T, C].
 struct Operand {

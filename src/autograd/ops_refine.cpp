@@ -1,5 +1,6 @@
 // Ops of the RefineNets: pooling, resizing, InstanceNorm++.
 
+#include "autograd/image_shapes.h"
 #include "kernels/instance_norm.h"
 #include "kernels/pooling.h"
 #include "sgm/autograd/ops.h"
@@ -45,7 +46,7 @@ Var instance_norm_plus(const Var& x, const Var& table, const Tensor& label, doub
         "instance_norm_plus: x must be [N, H, W, C] with two channels or more, got ", s);
   check((t.rank() == 1 || t.rank() == 2) && t[0] > 0 && t[-1] == 3 * s[3], "instance_norm_plus: a table ", t,
         " for ", s[3], " channels; want [", 3 * s[3], "] or [rows, ", 3 * s[3], "]");
-  const DType type = in.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const DType type = parameter_type(in.dtype());
   check(rows.dtype() == type, "instance_norm_plus: the table must be ", type, " beside ", in.dtype(),
         " activations, got ", rows.dtype());
   check(!label.defined() || (label.shape() == Shape({s[0]}) && label.dtype() == DType::f64),
@@ -55,26 +56,28 @@ Var instance_norm_plus(const Var& x, const Var& table, const Tensor& label, doub
          level = Tensor::empty(context, mean.shape(), type),
          level_rstd = Tensor::empty(context, {s[0]}, type);
   const std::int64_t hw = s[1] * s[2], count = t.rank() == 1 ? 1 : t[0];
-  auto normalised = [=]() mutable {
-    Tensor y = Tensor::empty(in.context(), s, in.dtype());
-    run(InstanceNorm{in.buffer(), rows.const_buffer(), label.const_buffer(), y.buffer(), mean.buffer(),
+  const Saved kept = x.saved();
+  auto normalised = [=](const Tensor& from) mutable {
+    Tensor y = Tensor::empty(from.context(), s, from.dtype());
+    run(InstanceNorm{from.buffer(), rows.const_buffer(), label.const_buffer(), y.buffer(), mean.buffer(),
                      rstd.buffer(), level.buffer(), level_rstd.buffer(), s[0], hw, s[3], count, eps},
-        in.context());
+        from.context());
     return y;
   };
   Var result =
-      record("instance_norm_plus", normalised(), {x, table}, [=](const Gradient& dy, InputGradients& into) {
-        Tensor dx = Tensor::empty(in.context(), s, in.dtype()), dtable;
-        if (into.wanted(1)) dtable = Tensor::empty(in.context(), t, type);
-        run(InstanceNormGrad{in.buffer(), rows.const_buffer(), label.const_buffer(), mean.const_buffer(),
+      record("instance_norm_plus", normalised(in), {x, table}, [=](const Gradient& dy, InputGradients& into) {
+        const Tensor from = kept.get();
+        Tensor dx = Tensor::empty(from.context(), s, from.dtype()), dtable;
+        if (into.wanted(1)) dtable = Tensor::empty(from.context(), t, type);
+        run(InstanceNormGrad{from.buffer(), rows.const_buffer(), label.const_buffer(), mean.const_buffer(),
                              rstd.const_buffer(), level.const_buffer(), level_rstd.const_buffer(),
                              dy.tensor.buffer(), dx.buffer(), dtable.buffer(), s[0], hw, s[3], count,
                              dy.factor},
-            in.context());
+            from.context());
         into.add(0, {dx});
         into.add(1, {dtable});
       });
-  result.set_recipe(normalised);
+  result.set_recipe([=]() mutable { return normalised(kept.get()); });
   return result;
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 
 namespace sgm {
 
@@ -14,7 +15,9 @@ namespace sgm {
 /// for the next of them, unless told not to. Settings of the user's own are left alone.
 inline void settle_process(char** argv) {
 #ifdef M_MMAP_THRESHOLD
-  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, 128 << 10);
+  const char* const tunables = std::getenv("GLIBC_TUNABLES");
+  if (!std::getenv("MALLOC_MMAP_THRESHOLD_") && !(tunables && std::strstr(tunables, "mmap_threshold")))
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "10000", 0);

@@ -26,7 +26,8 @@ struct Gradient {
   Tensor value() const;
 };
 
-/// A gradient that is made, to the same bits, whenever it is needed.
+/// A gradient that is made whenever it is needed: part by part to the same bits, which on a CPU are those of
+/// the whole. On a GPU the library may add up parts and the whole in different orders.
 struct LateGradient {
   std::size_t holds = 0;  // bytes of what it is made of
   bool by_rows = false;   // whether make() makes some rows alone; else only all

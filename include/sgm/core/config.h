@@ -85,7 +85,7 @@ struct TrainingConfig {
   std::int64_t n_iters = 1300001;
   int batch_size = 128;
   int micro_batch = 0;          // images that go through the network at once; divides batch_size, 0: all
-  bool recompute = false;       // norms, activations, attention: made again for gradients rather than kept
+  bool recompute = false;       // what is cheap to make again, norms above all, is not kept for gradients
   bool late_gradients = false;  // of weights: made when the update needs them, where that saves memory
   std::string loss = "dsm";     // dsm | ssm | ssm_vr | fd_ssm | esm
   double fd_step = 0.1;         // fd_ssm: step of the differences, in units of marginal_std(t)

@@ -5,7 +5,6 @@
 #include <immintrin.h>
 #endif
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>

@@ -1,4 +1,4 @@
-// Attention as its formulas stand. Networks on a CPU keep the weights instead and make of it products of
+// Attention as its formulas stand. Networks on a CPU make of it products of
 // matrices (src/autograd/ops_attention.cpp); this is what GPUs are compared with.
 
 #include "kernels/attention.h"

@@ -6,14 +6,9 @@
 
 namespace sgm::bf16_panels {
 
-using winograd::kLanes, winograd::Words;
+using winograd::bytes, winograd::kLanes, winograd::Words;
 
 inline constexpr std::int64_t kColumns = TileProduct::kColumns;
-
-/// Memory of a number of words.
-inline std::size_t bytes(std::int64_t words) {
-  return static_cast<std::size_t>(words) * sizeof(std::uint32_t);
-}
 
 /// 32 numbers, rounded where they are floats, two a word.
 inline Words pairs_at(const float* from) {

@@ -1,9 +1,9 @@
 #pragma once
 // Convolutions in bf16 as one matrix product each: a row of the first matrix holds the pixels under the
 // filter. With 1x1 filters that is the image as it lies in memory; with 3x3 filters and small images it is
-// copied, and rows of taps that lie outside of the image are left out. Weights are rounded for every call,
-// each panel of them into the cache of the thread that multiplies it; for their gradient the pairs of numbers
-// whose products are added lie in two pixels, so dy is copied, too.
+// copied, and but for the gradient of weights rows of taps outside of the image are left out. Weights are
+// rounded for every call, each panel of them into the cache of the thread that multiplies it; for their
+// gradient the pairs of numbers whose products are added lie in two pixels, so dy is copied, too.
 
 #include "kernels/conv.h"
 

@@ -87,7 +87,7 @@ void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&
   const std::int64_t panels = (k + kColumns - 1) / kColumns;
   const bool shared = size < plan.tiles || panels < threads;
   const std::int64_t columns = shared ? k : std::min(k, kColumns);
-  const std::int64_t row = std::max(kPoints, kTaps * kLanes) * c;  // a transformed tile, or filters
+  const std::int64_t row = kTaps * kLanes * c;  // filters, or a transformed tile, which takes less
   const std::int64_t filters_size = Panels::size(length, columns), own_size = row + kPoints * kGroupPlane + c;
   const Scratch filters_memory(context, bytes(filters_size * (shared ? 1 : threads)));
   const Scratch own_memory(context, bytes(own_size * threads)),

@@ -45,9 +45,6 @@ inline constexpr std::int64_t kRowsAhead = 6;
 /// of two apart.
 inline constexpr std::int64_t kGap = 5 * kLanes;
 
-/// Memory of a number of words, or floats.
-inline std::size_t bytes(std::int64_t words) { return static_cast<std::size_t>(words) * sizeof(float); }
-
 /// A matrix [rows of words][columns] for every point, in panels of kColumns columns that are dense each.
 struct Panels {
   std::uint32_t* words;

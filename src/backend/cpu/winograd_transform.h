@@ -20,6 +20,9 @@ using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
 using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
 
+/// Memory of a number of words, or floats.
+inline std::size_t bytes(std::int64_t words) { return static_cast<std::size_t>(words) * sizeof(float); }
+
 // GCC 12 takes conversions of this width apart, and warns of unmasked ones (PR 105593).
 inline Words widen(const Halves& halves) {
 #ifdef __AVX512F__
