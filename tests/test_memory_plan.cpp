@@ -274,7 +274,7 @@ constexpr std::size_t kMebibyte = std::size_t{1} << 20;
 /// A plan that needs 100 MiB an image, half of that with recomputation, and for the rest 50, or 30 with late
 /// gradients.
 MemoryPlan invented(const Config& config) {
-  const int micro = config.training.micro_batch ? config.training.micro_batch : config.training.batch_size;
+  const int micro = config.training.images_at_once();
   const bool recompute = config.training.recompute;
   return {.micro_batch = micro,
           .recompute = recompute,

@@ -7,16 +7,12 @@
 namespace sgm::cli {
 namespace {
 
-int images_at_once(const Config& config) {
-  return config.training.micro_batch ? config.training.micro_batch : config.training.batch_size;
-}
-
 /// "micro-batches of 32 of the 128 images and recomputation"; empty where nothing was changed.
 std::string changes(const Config& config, const Config& chosen) {
   std::string text;
   const auto add = [&](const std::string& change) { text += (text.empty() ? "" : " and ") + change; };
-  if (images_at_once(chosen) != images_at_once(config))
-    add("micro-batches of " + std::to_string(images_at_once(chosen)) + " of the " +
+  if (chosen.training.images_at_once() != config.training.images_at_once())
+    add("micro-batches of " + std::to_string(chosen.training.images_at_once()) + " of the " +
         std::to_string(chosen.training.batch_size) + " images");
   if (chosen.training.recompute && !config.training.recompute) add("recomputation");
   if (chosen.training.late_gradients && !config.training.late_gradients) add("late gradients");

@@ -29,9 +29,8 @@ struct TrainOptions {
 /// Images of a snapshot that are drawn at once: as many as a step has memory for, unless they depend on each
 /// other.
 int images_at_once(const Config& config) {
-  const int micro = config.training.micro_batch ? config.training.micro_batch : config.training.batch_size;
   const int all = config.sampling.snapshot_count;
-  return config.sampling.batch_mean_norms ? all : std::min(all, micro);
+  return config.sampling.batch_mean_norms ? all : std::min(all, config.training.images_at_once());
 }
 
 /// Draws a grid with the current moving averages: samples/step_<n>.png, and to TensorBoard.

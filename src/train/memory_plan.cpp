@@ -11,10 +11,6 @@ namespace {
 // samples between steps that follow.
 constexpr int kStepsBefore = 2;
 
-int configured_micro_batch(const Config& config) {
-  return config.training.micro_batch ? config.training.micro_batch : config.training.batch_size;
-}
-
 /// The largest divisor of `batch` up to half of `now`; 0 when there is none.
 int next_micro_batch(int batch, int now) {
   int next = now / 2;
@@ -60,7 +56,7 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
     between(*trainee);
     launch(1);
   }
-  return {.micro_batch = configured_micro_batch(config),
+  return {.micro_batch = config.training.images_at_once(),
           .recompute = config.training.recompute,
           .late_gradients = config.training.late_gradients,
           .state = state,
@@ -71,7 +67,7 @@ MemoryPlan plan_memory(const Config& config, const std::string& device, int thre
 
 MemoryPlan fit_memory(const Config& config, std::size_t limit, const PlanMemory& plan) {
   const TrainingConfig& given = config.training;
-  MemoryPlan least{.micro_batch = configured_micro_batch(config)};
+  MemoryPlan least{.micro_batch = config.training.images_at_once()};
   for (int micro = least.micro_batch; micro > 0; micro = next_micro_batch(given.batch_size, micro)) {
     for (const auto& [recompute, late] :
          {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {

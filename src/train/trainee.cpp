@@ -34,8 +34,7 @@ Trainee::Trainee(const Config& config, const Dataset& dataset, Context& context,
             dataset.channels() == d.num_channels,
         "data: images are ", dataset.height(), " x ", dataset.width(), " x ", dataset.channels(),
         ", the model wants ", d.image_size, " x ", d.image_size, " x ", d.num_channels);
-  const std::int64_t batch = config.training.batch_size,
-                     micro = config.training.micro_batch ? config.training.micro_batch : batch;
+  const std::int64_t batch = config.training.batch_size, micro = config.training.images_at_once();
   for (std::int64_t first = 0; first < batch; first += micro)
     images_.push_back(Tensor::empty(context, {micro, d.image_size, d.image_size, d.num_channels}));
   step_number_ = Tensor::zeros(context, {1}, DType::f64);

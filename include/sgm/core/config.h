@@ -99,6 +99,9 @@ struct TrainingConfig {
   bool snapshot_sampling = true;  // draw a sample grid with each checkpoint
   int keep_checkpoints = 3;       // older ones are removed; 0 keeps all
 
+  /// Images of a micro-batch, or of the batch.
+  int images_at_once() const { return micro_batch ? micro_batch : batch_size; }
+
   template <class V>
   void visit(V&& v) {
     v("n_iters", n_iters), v("batch_size", batch_size), v("micro_batch", micro_batch),
