@@ -113,7 +113,7 @@ TEST_P(Devices, CapturedStepsAreTheSame) {
       SCOPED_TRACE(config.sde.name + ' ' + precision);
       config.training.precision = precision;
       TinyRun captured(config, context()), plain(config, context(), false);
-      for (int step = 0; step < 6; ++step) captured.trainer.launch(), plain.trainer.launch();
+      for (int step = 0; step < 4; ++step) captured.trainer.launch(), plain.trainer.launch();
       EXPECT_EQ(captured.trainer.read().loss, plain.trainer.read().loss);
       expect_same_bits(captured.state(), plain.state());
       EXPECT_EQ(captured.trainer.why_not_captured().empty(), !context().is_cpu())
@@ -138,7 +138,7 @@ TEST_P(Devices, CapturedMicroBatchesWithRecomputationAreTheSame) {
       whole.trainer.launch(), plain.trainer.launch(), captured.trainer.launch();
       // Another batch may be convolved by another engine, whose bf16 results are rounded elsewhere.
       expect_close_gradients(plain.state(), whole.state(), config.training.precision == "f32" ? 1e-5 : 4e-2);
-      for (int step = 1; step < 4; ++step) plain.trainer.launch(), captured.trainer.launch();
+      for (int step = 1; step < 3; ++step) plain.trainer.launch(), captured.trainer.launch();
       EXPECT_EQ(captured.trainer.read().loss, plain.trainer.read().loss);
       expect_same_bits(captured.state(), plain.state());
       EXPECT_EQ(captured.trainer.why_not_captured().empty(), !context().is_cpu())
@@ -205,15 +205,16 @@ Tensor checkerboard(Context& context) {
 }
 
 TEST_P(Devices, CapturedUpdatesGiveTheSameSamples) {
-  for (const Config& config : networks())
+  for (Config config : networks())
     for (const char* corrector : {"langevin", "ald", "none"}) {
       SCOPED_TRACE(config.sde.name + ' ' + corrector);
+      config.sde.beta_max = 8.0;  // fewer steps than that would add more than unit variance
       SamplingConfig sampling = config.sampling;
       sampling.method = "pc";
       sampling.predictor = "euler_maruyama";
       sampling.corrector = corrector;
       sampling.n_steps_each = corrector[0] == 'l' ? 2 : 1;
-      sampling.steps = 24;
+      sampling.steps = 10;
       TinyRun run(config, context());
       const auto sampler = create_sampler(run.trainer.sde(), sampling);
       const ScoreFn score =
@@ -226,7 +227,7 @@ TEST_P(Devices, CapturedUpdatesGiveTheSameSamples) {
                                           checkerboard(context()));
         const SampleResult result = sampler->sample(context(), score, request);
         const std::int64_t each = corrector[0] == 'n' ? 1 : 1 + sampling.n_steps_each;
-        EXPECT_EQ(result.nfe, std::vector<std::int64_t>(2, 24 * each));
+        EXPECT_EQ(result.nfe, std::vector<std::int64_t>(2, 10 * each));
         return result.x.to_host();
       };
       const auto launches = [&] {
