@@ -32,6 +32,11 @@ void pack_rows(const T* rows, std::int64_t ld, std::int64_t length, std::uint32_
     }
 }
 
+/// Has 32 columns of a row on their way to the second cache.
+inline void fetch_columns(const float* row) {
+  for (std::int64_t c = 0; c < kColumns; c += kLanes) __builtin_prefetch(row + c, 0, 2);
+}
+
 /// Rounds two rows of 32 columns into a row of words.
 inline void pack_pair(const float* even, const float* odd, std::uint32_t* panel) {
   for (std::int64_t c = 0; c < kColumns; c += kLanes)

@@ -204,11 +204,15 @@ void convolve_grad_input(const Conv2dGradInput& op, Context& context) {
   const auto scale = static_cast<float>(op.scale);
   const std::int64_t first = op.dx ? 0 : c1, last = op.dx2 ? s.c : c1;  // of the channels that are wanted
   const auto pack = [&](std::int64_t panel, std::uint32_t* words) {
+    constexpr std::int64_t kAhead = 4;  // output channels
     const float* const from = op.weight.as<float>() + first + panel * kColumns;
     for (std::int64_t k = 0; k < s.k; k += 2)
       for (std::int64_t i = 0; i < taps; ++i) {
         const float* const even = from + (k * taps + i) * s.c;
-        pack_pair(even, even + taps * s.c, words + ((taps - 1 - i) * s.k + k) / 2 * kColumns);
+        const float* const odd = even + taps * s.c;
+        if (k + kAhead < s.k)
+          for (const float* row : {even, odd}) fetch_columns(row + kAhead * taps * s.c);
+        pack_pair(even, odd, words + ((taps - 1 - i) * s.k + k) / 2 * kColumns);
       }
   };
   bfloat16 *const dx = op.dx.as<bfloat16>(), *const dx2 = op.dx2.as<bfloat16>();

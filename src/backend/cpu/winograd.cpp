@@ -158,8 +158,9 @@ void grad_input(const Conv2dGradInput& op, Context& context) {
   const ConvShape& s = op.shape;
   // The gradient is a convolution of dy with the rotated filter, channels exchanged.
   const ConvShape back{s.n, s.oh, s.ow, s.k, s.c, 3, 3, s.h, s.w, 1, 2 - s.pad_begin, 2 - s.pad_end};
-  const auto filters_at = [&](std::int64_t first, float*) {
-    return Filters{op.weight.as<float>() + first, s.k, kTaps * s.c, s.c, true};
+  const auto filters_at = [&](std::int64_t first, float* buffer) {
+    const Filters apart{op.weight.as<float>() + first, s.k, kTaps * s.c, s.c, true};
+    return kFixedPoint<T> ? close_together(apart, buffer) : apart;  // read once, or four times
   };
   T* dx = op.dx.as<T>();
   const auto scale = static_cast<float>(op.scale);
