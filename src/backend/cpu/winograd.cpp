@@ -61,7 +61,7 @@ void scatter(const Tiling& t, Tiles range, const float* products, std::int64_t w
   }
 }
 
-/// Tiles `range` of the rows against a panel of transformed filters.
+/// Tiles `range`, from place `row` of the rows on, against a panel of transformed filters.
 template <class T, class Write>
 void filter_group(const Tiling& output, Tiles range, const Rows& rows, std::int64_t row,
                   const Panels& filters, std::int64_t panel, std::int64_t channel, float* products,
@@ -76,58 +76,105 @@ void filter_group(const Tiling& output, Tiles range, const Rows& rows, std::int6
   scatter(output, range, products, width, channel, write);
 }
 
-/// Runs tiles of `image` against filters: the body of both convolution and gradient in the input. Each thread
-/// transforms the filters of its own output channels into its own cache, or all threads transform all filters
-/// first, where they would otherwise be idle or do so again.
-/// filters_at(first, buffer) are those of sixteen output channels, for which it may use `buffer`.
+/// What a thread needs for itself: memory for filters [rows][3][3][16] or a transformed tile, which takes
+/// less; for products; and a pixel outside of the images.
+template <class T>
+struct Own {
+  float *tile, *products;
+  T* zeros;
+
+  static std::int64_t size(std::int64_t channels) {
+    return kTaps * kLanes * channels + kPoints * kGroupPlane + channels;
+  }
+  Own(float* memory, std::int64_t channels)
+      : tile(memory),
+        products(tile + kTaps * kLanes * channels),
+        zeros(reinterpret_cast<T*>(products + kPoints * kGroupPlane)) {
+    std::fill_n(zeros, channels, T{});
+  }
+};
+
+/// Many tiles: threads transform the filters together, then each its own tiles, some at a time, which stay in
+/// its cache until they are multiplied.
 template <class T, class FiltersAt, class Write>
-void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&& filters_at, Write&& write) {
+void filter_own_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&& filters_at,
+                      Write&& write) {
   const std::int64_t c = plan.input.channels, k = plan.output.channels, length = c / kPerWord<T>;
-  const std::int64_t size = plan.at_a_time(kPoints * length), threads = omp_get_max_threads();
-  const std::int64_t panels = (k + kColumns - 1) / kColumns;
-  const bool shared = size < plan.tiles || panels < threads;
-  const std::int64_t columns = shared ? k : std::min(k, kColumns);
-  const std::int64_t row = kTaps * kLanes * c;  // filters, or a transformed tile, which takes less
-  const std::int64_t filters_size = Panels::size(length, columns), own_size = row + kPoints * kGroupPlane + c;
-  const Scratch filters_memory(context, bytes(filters_size * (shared ? 1 : threads)));
+  const std::int64_t threads = omp_get_max_threads(), own_size = Own<T>::size(c);
+  constexpr std::int64_t kCached = std::int64_t{512} << 10;
+  const std::int64_t blocks =
+      kCached / static_cast<std::int64_t>(bytes(kPoints * length * TileProduct::kRows));
+  const std::int64_t group =
+      std::clamp<std::int64_t>(blocks * TileProduct::kRows, 2 * TileProduct::kRows, kGroup);
+  const std::int64_t rows_size = Rows::size(group, length);
+  const Scratch filters_memory(context, bytes(Panels::size(length, k)));
   const Scratch own_memory(context, bytes(own_size * threads)),
-      rows_memory(context, bytes(Rows::size(size, length)));
+      rows_memory(context, bytes(rows_size * threads));
   if (context.is_dry()) return;
+  const Panels filters(filters_memory.data(), length, k);
 #pragma omp parallel
   {
     const std::int64_t me = omp_get_thread_num();
-    float* const filters_at_hand = filters_memory.as<float>() + (shared ? 0 : me * filters_size);
-    float *const own = own_memory.as<float>() + me * own_size, *const products = own + row;
-    T* const zeros = reinterpret_cast<T*>(products + kPoints * kGroupPlane);
-    std::fill_n(zeros, c, T{});
-    if (shared) {
-      const Panels filters(filters_at_hand, length, k);
+    const Own<T> own(own_memory.as<float>() + me * own_size, c);
 #pragma omp for schedule(static)
-      for (std::int64_t i = 0; i < k; i += kLanes) gather_filters<T>(filters_at(i, own), filters, i);
-    }
-    for (std::int64_t first = 0; first < plan.tiles; first += size) {
-      const Tiles chunk{first, std::min(plan.tiles, first + size)};
-      const Rows rows(rows_memory.data(), chunk.count(), length);
+    for (std::int64_t i = 0; i < k; i += kLanes) gather_filters<T>(filters_at(i, own.tile), filters, i);
 #pragma omp for schedule(static)
-      for (std::int64_t i = 0; i < chunk.count(); ++i)
-        gather_row<T>(plan.input, first + i, image, zeros, own, rows, i);
-      const std::int64_t groups = (chunk.count() + kGroup - 1) / kGroup, parts = shared ? groups : 1;
-#pragma omp for collapse(2) schedule(static)
-      for (std::int64_t panel = 0; panel < panels; ++panel)
-        for (std::int64_t part = 0; part < parts; ++part) {
-          const std::int64_t channel = panel * kColumns;
-          const Panels filters(filters_at_hand, length, shared ? k : std::min(kColumns, k - channel));
-          if (!shared)
-            for (std::int64_t i = 0; i < filters.columns; i += kLanes)
-              gather_filters<T>(filters_at(channel + i, own), filters, i);
-          for (std::int64_t g = part; g < groups; g += parts) {
-            const Tiles range{first + g * kGroup, std::min(chunk.last, first + (g + 1) * kGroup)};
-            filter_group<T>(plan.output, range, rows, g * kGroup, filters, shared ? panel : 0, channel,
-                            products, write);
-          }
-        }
+    for (std::int64_t part = 0; part < threads; ++part) {
+      const std::int64_t end = plan.tiles * (part + 1) / threads;
+      for (std::int64_t first = plan.tiles * part / threads; first < end; first += group) {
+        const Tiles range{first, std::min(end, first + group)};
+        const Rows rows(rows_memory.as<float>() + me * rows_size, range.count(), length);
+        for (std::int64_t i = 0; i < range.count(); ++i)
+          gather_row<T>(plan.input, first + i, image, own.zeros, own.tile, rows, i);
+        for (std::int64_t panel = 0; panel < filters.count(); ++panel)
+          filter_group<T>(plan.output, range, rows, 0, filters, panel, panel * kColumns, own.products, write);
+      }
     }
   }
+}
+
+/// Few tiles: threads transform them together, then each the filters of its own output channels, which stay
+/// in its cache until they are multiplied.
+template <class T, class FiltersAt, class Write>
+void filter_with_own_filters(const Plan& plan, Context& context, const T* image, FiltersAt&& filters_at,
+                             Write&& write) {
+  const std::int64_t c = plan.input.channels, k = plan.output.channels, length = c / kPerWord<T>;
+  const std::int64_t threads = omp_get_max_threads(), own_size = Own<T>::size(c);
+  const std::int64_t filters_size = Panels::size(length, std::min(k, kColumns));
+  const Scratch filters_memory(context, bytes(filters_size * threads));
+  const Scratch own_memory(context, bytes(own_size * threads)),
+      rows_memory(context, bytes(Rows::size(plan.tiles, length)));
+  if (context.is_dry()) return;
+  const Rows rows(rows_memory.data(), plan.tiles, length);
+#pragma omp parallel
+  {
+    const std::int64_t me = omp_get_thread_num();
+    const Own<T> own(own_memory.as<float>() + me * own_size, c);
+#pragma omp for schedule(static)
+    for (std::int64_t i = 0; i < plan.tiles; ++i)
+      gather_row<T>(plan.input, i, image, own.zeros, own.tile, rows, i);
+#pragma omp for schedule(static)
+    for (std::int64_t channel = 0; channel < k; channel += kColumns) {
+      const Panels filters(filters_memory.as<float>() + me * filters_size, length,
+                           std::min(kColumns, k - channel));
+      for (std::int64_t i = 0; i < filters.columns; i += kLanes)
+        gather_filters<T>(filters_at(channel + i, own.tile), filters, i);
+      for (std::int64_t first = 0; first < plan.tiles; first += kGroup)
+        filter_group<T>(plan.output, {first, std::min(plan.tiles, first + kGroup)}, rows, first, filters, 0,
+                        channel, own.products, write);
+    }
+  }
+}
+
+/// Runs tiles of `image` against filters: the body of both convolution and gradient in the input.
+/// filters_at(first, buffer) are those of sixteen output channels, for which it may use `buffer`.
+template <class T, class FiltersAt, class Write>
+void filter_tiles(const Plan& plan, Context& context, const T* image, FiltersAt&& filters_at, Write&& write) {
+  const std::int64_t k = plan.output.channels;
+  if (plan.tiles > k || (k + kColumns - 1) / kColumns < omp_get_max_threads())
+    filter_own_tiles<T>(plan, context, image, filters_at, write);
+  else
+    filter_with_own_filters<T>(plan, context, image, filters_at, write);
 }
 
 template <class T>
@@ -168,8 +215,8 @@ void grad_input(const Conv2dGradInput& op, Context& context) {
                [=](std::int64_t i, std::int64_t, const Lanes& sum) { store(dx + i, scale * sum); });
 }
 
-/// Output channels whose sums stay in a thread's first caches.
-constexpr std::int64_t kSumRows = TileProduct::kRows, kSumsPlane = kSumRows * kColumns + kGap;
+/// Sums of a panel's output channels and another's input channels at one point.
+constexpr std::int64_t kSumsPlane = kColumns * kColumns + kGap;
 
 /// Inverse-transforms products [points][k of a panel][c of a panel] into the weights they are the gradient
 /// of.
@@ -230,15 +277,11 @@ void grad_weight(const Conv2dGradWeight& op, Context& context) {
     for (std::int64_t k = 0; k < dy.count(); ++k)
       for (std::int64_t c = 0; c < x.count(); ++c) {
         const std::int64_t ks = dy.width(k), cs = x.width(c);
-        for (std::int64_t row = 0; row < ks; row += kSumRows) {
-          const std::int64_t rows = std::min(kSumRows, ks - row);
-          for (int p = 0; p < kPoints; ++p)
-            multiply<T>({dy.at(p, k) + row, 1, ks, x.at(p, c), sums + p * kSumsPlane, cs,
-                         kFixedPoint<T> ? dy.units_at(p, k * kColumns + row) : nullptr,
-                         kFixedPoint<T> ? x.units_at(p, c * kColumns) : nullptr, rows, x.rows, cs});
-          scatter_filters(s, sums, k * kColumns + row, rows, c * kColumns, cs, scale, first > 0,
-                          op.dweight.as<W>());
-        }
+        for (int p = 0; p < kPoints; ++p)
+          multiply<T>({dy.at(p, k), 1, ks, x.at(p, c), sums + p * kSumsPlane, cs,
+                       kFixedPoint<T> ? dy.units_at(p, k * kColumns) : nullptr,
+                       kFixedPoint<T> ? x.units_at(p, c * kColumns) : nullptr, ks, x.rows, cs});
+        scatter_filters(s, sums, k * kColumns, ks, c * kColumns, cs, scale, first > 0, op.dweight.as<W>());
       }
   }
   if (op.dbias) sum_pixels<T>(op);

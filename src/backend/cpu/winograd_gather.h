@@ -29,9 +29,10 @@ inline Words pair(const Words& low, const Words& high) { return (low & 0xffffu) 
 inline Lanes find_units(const Lanes& squares, float* units) {
   constexpr float kMaxNorm = 32000.0f, kLeast = 1e-30f;  // of zeros
   float inverse[kLanes];
+  store(inverse, squares);  // lanes one by one are taken from memory, or compilers do not vectorise
 #pragma omp simd
   for (int i = 0; i < kLanes; ++i) {
-    const float unit = std::sqrt(squares[i]) * (1.0f / kMaxNorm);
+    const float unit = std::sqrt(inverse[i]) * (1.0f / kMaxNorm);
     units[i] = unit < kLeast ? kLeast : unit;  // a NaN stays one
     inverse[i] = 1.0f / units[i];
   }
@@ -128,10 +129,18 @@ struct Rows {
         plane(plane_of(tiles_, length_)) {}
 };
 
-/// Rounds a transformed tile [channels / 16][points][16] into row i; `squares` are sums over channels, in
-/// sixteen parts.
-inline void round_row(const float* tile, std::int64_t channels, const Lanes* squares, const Rows& out,
-                      std::int64_t i) {
+/// Rounds a transformed tile [channels / 16][points][16] into row i. Of every 32 channels those at even
+/// places come first.
+inline void round_row(const float* tile, std::int64_t channels, const Rows& out, std::int64_t i) {
+  Lanes squares[kPoints];  // summed over channels, in sixteen parts
+  for (int p = 0; p < kPoints; ++p) {
+    Lanes sum{};
+    for (std::int64_t c = 0; c < channels; c += kLanes) {
+      const Lanes value = load(tile + c * kPoints + p * kLanes);
+      sum += value * value;
+    }
+    squares[p] = sum;
+  }
   float units[kPoints + kLanes], inverse[kPoints + kLanes];
   for (int p = 0; p < kPoints; p += kLanes)
     store(inverse + p, find_units(sums_of(squares + p, std::min(kLanes, kPoints - p)), units + p));
@@ -143,7 +152,7 @@ inline void round_row(const float* tile, std::int64_t channels, const Lanes* squ
     out.units[p * out.tiles + i] = units[p];
     std::int64_t c = 0;
     for (; c + 2 * kLanes <= channels; c += 2 * kLanes)
-      store(to + c / 2, low_halves(rounded(c), rounded(c + kLanes)));
+      store(to + c / 2, pair(rounded(c), rounded(c + kLanes)));
     if (c < channels) store(to + c / 2, narrow(rounded(c)));
   }
 }
@@ -154,20 +163,28 @@ template <class T>
 void gather_row(const Tiling& t, std::int64_t number, const T* image, const T* zeros, float* tile,
                 const Rows& out, std::int64_t i) {
   const Pixels<const T*, kSide> pixels(t, number, image, zeros);
-  Lanes squares[kPoints] = {};
-  for (std::int64_t c = 0; c < t.channels; c += kLanes)
-    both_axes<input, kSide, kSide>(
-        [&](int k) { return load(pixels.at[k] + c); },
-        [&](int p, const Lanes& value) {
-          if constexpr (kFixedPoint<T>) {
-            store(tile + c * kPoints + p * kLanes, value);
-            squares[p] += value * value;
-            __builtin_prefetch(out.words + p * out.plane + i * out.length + c / 2, 1, 2);
-          } else {
-            store(out.words + p * out.plane + i * out.length + c, std::bit_cast<Words>(value));
-          }
-        });
-  if constexpr (kFixedPoint<T>) round_row(tile, t.channels, squares, out, i);
+  if constexpr (!kFixedPoint<T>) {
+    for (std::int64_t c = 0; c < t.channels; c += kLanes)
+      both_axes<input, kSide, kSide>([&](int k) { return load(pixels.at[k] + c); },
+                                     [&](int p, const Lanes& value) {
+                                       store(out.words + p * out.plane + i * out.length + c,
+                                             std::bit_cast<Words>(value));
+                                     });
+  } else {
+    const auto transform = [&](std::int64_t c, auto&& read) {
+      both_axes<input, kSide, kSide>(
+          read, [&](int p, const Lanes& value) { store(tile + c * kPoints + p * kLanes, value); });
+    };
+    std::int64_t c = 0;
+    for (; c + 2 * kLanes <= t.channels; c += 2 * kLanes) {
+      transform(c, [&](int k) { return load_even(pixels.at[k] + c); });
+      transform(c + kLanes, [&](int k) { return load_odd(pixels.at[k] + c); });
+      for (int p = 0; p < kPoints; ++p)
+        __builtin_prefetch(out.words + p * out.plane + i * out.length + c / 2, 1, 2);
+    }
+    if (c < t.channels) transform(c, [&](int k) { return load(pixels.at[k] + c); });
+    round_row(tile, t.channels, out, i);
+  }
 }
 
 /// A panel of the matrix whose rows are tiles and whose columns are channels, transformed by F.
@@ -242,15 +259,14 @@ inline Filters close_together(const Filters& filters, float* copy) {
 /// sums[i][j], i <= j: what the products of taps i and j of a column's filters add up to.
 using TapProducts = Lanes[kTaps][kTaps];
 
-/// Adds rows [begin, end), of the products whose first tap is one of [First, Last).
+/// Adds rows of filters [rows][3][3][16], of the products whose first tap is one of [First, Last).
 template <int First, int Last>
-void add_tap_products(const Filters& filters, std::int64_t begin, std::int64_t end, TapProducts& sums) {
+void add_tap_products(const float* filters, std::int64_t rows, TapProducts& sums) {
   Lanes sum[Last - First][kTaps] = {};
-  for (std::int64_t r = begin; r < end; ++r) {
-    if (First == 0 && r + kRowsAhead < filters.rows) filters.fetch(r + kRowsAhead);
+  for (std::int64_t r = 0; r < rows; ++r, filters += kTaps * kLanes) {
     Lanes g[kTaps];
 #pragma GCC unroll 9
-    for (int i = First; i < kTaps; ++i) g[i] = load(filters.at(r, i));
+    for (int i = First; i < kTaps; ++i) g[i] = load(filters + i * kLanes);
 #pragma GCC unroll 9
     for (int i = First; i < Last; ++i)
 #pragma GCC unroll 9
@@ -269,17 +285,18 @@ inline std::array<std::array<float, kTaps>, kPoints> tap_weights() {
   return weights;
 }
 
-/// Sums over rows of the squares of transformed filters, from products of taps: at a third of what the
-/// transform costs.
-inline void sum_squares(const Filters& filters, Lanes* squares) {
+/// Sums over rows of the squares of transformed filters [rows][3][3][16], from products of taps: at a third
+/// of what the transform costs.
+inline void sum_squares(const float* filters, std::int64_t rows, Lanes* squares) {
   static const std::array<std::array<float, kTaps>, kPoints> kWeights = tap_weights();
   TapProducts sums = {};
   constexpr std::int64_t kBlock = 32;  // rows that stay in the first cache for three readings
-  for (std::int64_t begin = 0; begin < filters.rows; begin += kBlock) {
-    const std::int64_t end = std::min(filters.rows, begin + kBlock);
-    add_tap_products<0, 2>(filters, begin, end, sums);
-    add_tap_products<2, 4>(filters, begin, end, sums);
-    add_tap_products<4, kTaps>(filters, begin, end, sums);
+  for (std::int64_t begin = 0; begin < rows; begin += kBlock) {
+    const float* const block = filters + begin * kTaps * kLanes;
+    const std::int64_t count = std::min(kBlock, rows - begin);
+    add_tap_products<0, 2>(block, count, sums);
+    add_tap_products<2, 4>(block, count, sums);
+    add_tap_products<4, kTaps>(block, count, sums);
   }
   Lanes all{};
   for (int i = 0; i < kTaps; ++i) all += sums[i][i];
@@ -306,7 +323,7 @@ void gather_filters(const Filters& filters, const Panels& out, std::int64_t colu
   Lanes inverse[kPoints];
   if constexpr (kFixedPoint<T>) {
     Lanes squares[kPoints];
-    sum_squares(filters, squares);
+    sum_squares(filters.taps, filters.rows, squares);
     for (int p = 0; p < kPoints; ++p) inverse[p] = find_units(squares[p], out.units_at(p, column));
   }
   std::uint32_t* to = out.at(0, panel) + column % kColumns;

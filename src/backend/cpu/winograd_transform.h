@@ -55,6 +55,18 @@ inline Words load_halves(const bfloat16* from) {
 
 inline Lanes load(const bfloat16* from) { return std::bit_cast<Lanes>(load_halves(from) << 16); }
 
+/// Of 32 numbers those at even and at odd places.
+inline Lanes load_even(const bfloat16* from) {
+  Words words;
+  std::memcpy(&words, from, sizeof(words));
+  return std::bit_cast<Lanes>(words << 16);
+}
+inline Lanes load_odd(const bfloat16* from) {
+  Words words;
+  std::memcpy(&words, from, sizeof(words));
+  return std::bit_cast<Lanes>(words & 0xffff0000u);
+}
+
 inline void store(float* to, const Lanes& lanes) { std::memcpy(to, &lanes, sizeof(lanes)); }
 inline void store(std::uint32_t* to, const Words& words) { std::memcpy(to, &words, sizeof(words)); }
 inline void store(std::uint32_t* to, const Halves& halves) { std::memcpy(to, &halves, sizeof(halves)); }
