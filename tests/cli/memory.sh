@@ -3,9 +3,9 @@ make_config
 run 0 "$sgm" train tiny.toml --dry-run --set training.batch_size=16
 [ "$(grep -c '^memory: .* MiB (.* weights and optimiser, .* activations, .* gradients and temporary)$' err)" -eq 1 ] ||
   fail "not one line of the plan: $(cat err)"
-# needed SETTING: what the plan with it takes, and 1 % more, as an option's value.
+# needed SETTING...: what the plan with them takes, and 1 % more, as an option's value.
 needed() {
-  run 0 "$sgm" train tiny.toml --dry-run --threads 2 --set training.batch_size=16 --set "$1"
+  run 0 "$sgm" train tiny.toml --dry-run --threads 2 --set training.batch_size=16 "${@/#/--set=}"
   sed -n 's/^memory: \([0-9.]*\) MiB .*/\1/p' err | awk '{ printf "%dKiB", $1 * 1024 * 1.01 }'
 }
 recomputed=$(needed training.recompute=true)
@@ -13,7 +13,7 @@ run 0 "$sgm" train tiny.toml --dry-run --threads 2 --set training.batch_size=16 
 has err ', with recomputation to fit '
 has out 'recompute = true'
 has out 'micro_batch = 0'
-split=$(needed training.micro_batch=4)
+split=$(needed training.micro_batch=4 training.recompute=true)
 run 0 "$sgm" train tiny.toml --dry-run --threads 2 --set training.batch_size=16 --max-memory "$split"
 grep -q '^micro_batch = [48]$' out || fail "no micro-batch was chosen: $(cat out)"
 has err 'of the 16 images'
