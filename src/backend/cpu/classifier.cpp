@@ -5,10 +5,10 @@
 #include <limits>
 #include <vector>
 
+#include "backend/cpu/parallel.h"
+
 namespace sgm {
 namespace {
-
-constexpr std::int64_t kParallel = 1 << 15;  // elements below which a second thread costs more than it saves
 
 /// u of an image, in double.
 template <class T>
@@ -23,7 +23,7 @@ std::vector<double> scaled_image(const T* x, const double* scale, const double* 
 
 void Standardise::cpu(Context&) const {
   dispatch_float(x.dtype, "standardise", [&]<class T>(T) {
-#pragma omp parallel for if (n * per > kParallel)
+#pragma omp parallel for if (n * per > kParallelFrom)
     for (std::int64_t image = 0; image < n; ++image) {
       const std::vector<double> u =
           scaled_image(x.as<T>() + image * per, scale.as<double>(), shift.as<double>(), per, c);
@@ -43,7 +43,7 @@ void Standardise::cpu(Context&) const {
 void StandardiseGrad::cpu(Context&) const {
   dispatch_float(x.dtype, "standardise", [&]<class T>(T) {
     using A = Accumulator<T>;
-#pragma omp parallel for if (n * per > kParallel)
+#pragma omp parallel for if (n * per > kParallelFrom)
     for (std::int64_t image = 0; image < n; ++image) {
       const double center = mean.as<double>()[image], slope = rstd.as<double>()[image];
       std::vector<double> normal =
@@ -67,7 +67,7 @@ void StandardiseGrad::cpu(Context&) const {
 void MeanPixels::cpu(Context&) const {
   dispatch_float(x.dtype, "mean_pixels", [&]<class T>(T) {
     using A = Accumulator<T>;
-#pragma omp parallel for if (n * pixels * c > kParallel)
+#pragma omp parallel for if (n * pixels * c > kParallelFrom)
     for (std::int64_t image = 0; image < n; ++image) {
       std::vector<A> sums(static_cast<std::size_t>(c));
       const T* in = x.as<T>() + image * pixels * c;
@@ -82,7 +82,7 @@ void MeanPixelsGrad::cpu(Context&) const {
   dispatch_float(dx.dtype, "mean_pixels", [&]<class T>(T) {
     using A = Accumulator<T>;
     const A share = static_cast<A>(factor / static_cast<double>(pixels));
-#pragma omp parallel for if (n * pixels * c > kParallel)
+#pragma omp parallel for if (n * pixels * c > kParallelFrom)
     for (std::int64_t image = 0; image < n; ++image)
       for (std::int64_t p = 0; p < pixels; ++p)
         for (std::int64_t k = 0; k < c; ++k)

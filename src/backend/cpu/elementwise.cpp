@@ -6,20 +6,19 @@
 #include <vector>
 
 #include "backend/cpu/assign.h"
+#include "backend/cpu/parallel.h"
 
 namespace sgm {
 namespace {
-
-constexpr std::int64_t kParallel = 1 << 15;  // elements below which a second thread costs more than it saves
 
 template <class T>
 void scaled_sum(const T* a, const T* b, T* y, std::int64_t n, Accumulator<T> alpha, Accumulator<T> beta) {
   using A = Accumulator<T>;
   if (b) {
-#pragma omp parallel for simd if (n > kParallel)
+#pragma omp parallel for simd if (n > kParallelFrom)
     for (std::int64_t i = 0; i < n; ++i) assign(y[i], alpha * A(a[i]) + beta * A(b[i]));
   } else {
-#pragma omp parallel for simd if (n > kParallel)
+#pragma omp parallel for simd if (n > kParallelFrom)
     for (std::int64_t i = 0; i < n; ++i) assign(y[i], alpha * A(a[i]));
   }
 }
@@ -31,7 +30,7 @@ void Activate::cpu(Context&) const {
     dispatch_activation(activation, [&]<Activation A>() {
       const T* in = x.as<T>();
       T* out = y.as<T>();
-#pragma omp parallel for simd if (n > kParallel)
+#pragma omp parallel for simd if (n > kParallelFrom)
       for (std::int64_t i = 0; i < n; ++i) assign(out[i], activate<A>(Accumulator<T>(in[i])));
     });
   });
@@ -43,7 +42,7 @@ void ActivateGrad::cpu(Context&) const {
       using Acc = Accumulator<T>;
       const T *in = x.as<T>(), *grad = dy.as<T>();
       T* out = dx.as<T>();
-#pragma omp parallel for simd if (n > kParallel)
+#pragma omp parallel for simd if (n > kParallelFrom)
       for (std::int64_t i = 0; i < n; ++i) assign(out[i], Acc(grad[i]) * activate_grad<A>(Acc(in[i])));
     });
   });
@@ -60,7 +59,7 @@ void ScaleRows::cpu(Context&) const {
     using A = Accumulator<T>;
     const T* in = x.as<T>();
     T* out = y.as<T>();
-#pragma omp parallel for if (rows * cols > kParallel)
+#pragma omp parallel for if (rows * cols > kParallelFrom)
     for (std::int64_t r = 0; r < rows; ++r) {
       const A s = A(factor * (scale ? scale.as<double>()[r] : 1.0)), t = A(shift);
 #pragma omp simd
@@ -73,7 +72,7 @@ void AddBias::cpu(Context&) const {
   dispatch_float(x.dtype, "add_bias", [&]<class T>(T) {
     using A = Accumulator<T>;
     const A* b = bias.as<A>();
-#pragma omp parallel for if (rows * cols > kParallel)
+#pragma omp parallel for if (rows * cols > kParallelFrom)
     for (std::int64_t r = 0; r < rows; ++r) {
       const T* in = x.as<T>() + r * cols;
       T* out = y.as<T>() + r * cols;
@@ -87,7 +86,7 @@ void ConcatChannels::cpu(Context&) const {
   const std::size_t size = size_of(y.dtype), a_bytes = ca * size, b_bytes = cb * size;
   const char *pa = a.as<char>(), *pb = b.as<char>();
   char* out = y.as<char>();
-#pragma omp parallel for if (rows * (ca + cb) > kParallel)
+#pragma omp parallel for if (rows * (ca + cb) > kParallelFrom)
   for (std::int64_t r = 0; r < rows; ++r) {
     std::memcpy(out + r * (a_bytes + b_bytes), pa + r * a_bytes, a_bytes);
     std::memcpy(out + r * (a_bytes + b_bytes) + a_bytes, pb + r * b_bytes, b_bytes);
@@ -97,7 +96,7 @@ void ConcatChannels::cpu(Context&) const {
 void SplitChannels::cpu(Context&) const {
   const std::size_t size = size_of(y.dtype), a_bytes = ca * size, b_bytes = cb * size;
   const char* in = y.as<char>();
-#pragma omp parallel for if (rows * (ca + cb) > kParallel)
+#pragma omp parallel for if (rows * (ca + cb) > kParallelFrom)
   for (std::int64_t r = 0; r < rows; ++r) {
     if (a) std::memcpy(a.as<char>() + r * a_bytes, in + r * (a_bytes + b_bytes), a_bytes);
     if (b) std::memcpy(b.as<char>() + r * b_bytes, in + r * (a_bytes + b_bytes) + a_bytes, b_bytes);
@@ -122,7 +121,7 @@ void Softmax::cpu(Context&) const {
   dispatch_float(x.dtype, "softmax", [&]<class T>(T) {
     dispatch_float(y.dtype, "softmax", [&]<class U>(U) {
       using A = Accumulator<T>;
-#pragma omp parallel for if (rows * cols > kParallel)
+#pragma omp parallel for if (rows * cols > kParallelFrom)
       for (std::int64_t r = 0; r < rows; ++r) {
         const T* in = x.as<T>() + r * cols;
         U* out = y.as<U>() + r * cols;
@@ -146,7 +145,7 @@ void SoftmaxGrad::cpu(Context&) const {
   dispatch_float(y.dtype, "softmax", [&]<class T>(T) {
     dispatch_float(dy.dtype, "softmax", [&]<class U>(U) {
       using A = Accumulator<U>;
-#pragma omp parallel for if (rows * cols > kParallel)
+#pragma omp parallel for if (rows * cols > kParallelFrom)
       for (std::int64_t r = 0; r < rows; ++r) {
         const T* p = y.as<T>() + r * cols;
         const U* g = dy.as<U>() + r * cols;

@@ -3,13 +3,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "backend/cpu/parallel.h"
+
 namespace sgm {
-namespace {
-
-constexpr std::int64_t kParallel = 1 << 15;  // elements below which a second thread costs more than it saves
-
-}  // namespace
-
 void DerivativeProduct::cpu(Context&) const {
   dispatch_float(x.dtype, "derivative_product", [&]<class T>(T) {
     f.dispatch([&]<Activation A, int Order>() {
@@ -18,7 +14,7 @@ void DerivativeProduct::cpu(Context&) const {
       for (std::int64_t k = 0; k < copies; ++k) {
         const T* factor = v.as<T>() + k * n;
         T* out = y.as<T>() + k * n;
-#pragma omp parallel for simd if (n > kParallel)
+#pragma omp parallel for simd if (n > kParallelFrom)
         for (std::int64_t i = 0; i < n; ++i) out[i] = T(derivative<A, Order>(Acc(in[i])) * Acc(factor[i]));
       }
     });
@@ -31,7 +27,7 @@ void DerivativeProductGrad::cpu(Context&) const {
       using Acc = Accumulator<T>;
       const T *in = x.as<T>(), *factor = v.as<T>(), *grad = dy.as<T>();
       T* out = dx.as<T>();
-#pragma omp parallel for simd if (n * copies > kParallel)
+#pragma omp parallel for simd if (n * copies > kParallelFrom)
       for (std::int64_t i = 0; i < n; ++i) {
         Acc sum = 0;
         for (std::int64_t k = 0; k < copies; ++k) sum += Acc(factor[k * n + i]) * Acc(grad[k * n + i]);
@@ -43,7 +39,7 @@ void DerivativeProductGrad::cpu(Context&) const {
 
 void RandomSigns::cpu(Context&) const {
   dispatch_float(y.dtype, "random_signs", [&]<class T>(T) {
-#pragma omp parallel for if (n * per_image > kParallel)
+#pragma omp parallel for if (n * per_image > kParallelFrom)
     for (std::int64_t i = 0; i < n; ++i) {
       T* out = y.as<T>() + i * per_image;
       for (std::int64_t e = 0; e < per_image; e += 4) {
