@@ -280,7 +280,9 @@ TEST(Guidance, AnImageDoesNotDependOnItsBatch) {
           .x.to_host();
     };
     const std::vector<float> together = sample(0, {0, 2, 1}), alone = sample(1, {2});
-    EXPECT_EQ(std::vector<float>(together.begin() + 36, together.begin() + 72), alone) << method;
+    ASSERT_EQ(alone.size(), 36u);
+    for (std::size_t i = 0; i < alone.size(); ++i)  // but for the order in which products are summed
+      EXPECT_NEAR(together[36 + i], alone[i], 1e-4) << method << ' ' << i;
     EXPECT_NE(sample(1, {0}), alone) << method << " must see the class";
   }
 }

@@ -18,8 +18,6 @@ namespace {
 
 constexpr int kThreads = 2;
 
-bool has_fast_bf16() { return __builtin_cpu_supports("avx512bf16"); }
-
 class LabelledBars final : public BarImages {
  public:
   using BarImages::BarImages;
@@ -109,7 +107,7 @@ TEST(MemoryPlan, IsWhatTrainingTakes) {
     const BarImages images(7, config.data.image_size, config.data.num_channels);
     SCOPED_TRACE(name_of(config));
     expect_as_planned(config, score_training(images));
-    if (has_fast_bf16()) config.training.precision = "bf16";
+    config.training.precision = "bf16";
     config.training.recompute = true;
     config.training.micro_batch = 2;
     expect_as_planned(config, score_training(images));
@@ -139,7 +137,6 @@ template <class Body>
 void for_each_training(Body&& body) {
   for (Config config : trainings())
     for (const char* precision : {"f32", "bf16"}) {
-      if (precision[0] == 'b' && !has_fast_bf16()) continue;
       config.training.precision = precision;
       SCOPED_TRACE(name_of(config));
       body(config);
@@ -177,7 +174,6 @@ TEST(LateGradients, LeaveHalfOfTheRoomOfGradientsInThePapersNetwork) {
   config.training.recompute = true;
   const auto images = random_dataset(config.data.image_size, config.data.num_channels);
   for (const char* precision : {"f32", "bf16"}) {
-    if (precision[0] == 'b' && !has_fast_bf16()) continue;
     config.training.precision = precision;
     const auto beside_state = [&](bool late) {
       config.training.late_gradients = late;
@@ -194,7 +190,6 @@ TEST(Recomputation, HalvesTheActivationsOfThePapersNetwork) {
   config.training.batch_size = 4;
   const auto images = random_dataset(config.data.image_size, config.data.num_channels);
   for (const char* precision : {"f32", "bf16"}) {
-    if (precision[0] == 'b' && !has_fast_bf16()) continue;
     config.training.precision = precision;
     const auto activations = [&](bool recompute) {
       config.training.recompute = recompute;
@@ -210,7 +205,6 @@ TEST(MemoryPlan, HoldsLittleMoreThanIsInUse) {
   const auto images = random_dataset(config.data.image_size, config.data.num_channels);
   for (const char* precision : {"f32", "bf16"})
     for (const bool recompute : {false, true}) {
-      if (precision[0] == 'b' && !has_fast_bf16()) continue;
       config.training.precision = precision;
       config.training.recompute = recompute;
       const MemoryPlan plan = plan_memory(config, "cpu", kThreads, score_training(*images));

@@ -24,10 +24,6 @@ namespace fs = std::filesystem;
 
 class Training : public testing::Test {
  protected:
-  static bool is_unsupported(const std::string& precision) {
-    return precision == "bf16" && !__builtin_cpu_supports("avx512bf16");
-  }
-
   /// The loss of each of `count` steps.
   static std::vector<double> run(Trainer& trainer, int count) {
     std::vector<double> losses;
@@ -131,7 +127,6 @@ TEST_F(Training, EverySdeAndLossTrains) {
 }
 
 TEST_F(Training, Bf16LossIsCloseToF32) {
-  if (is_unsupported("bf16")) GTEST_SKIP() << "this processor has no AVX512-BF16";
   Config config = tiny_config();
   Trainer single(config, images_, *context_);
   config.training.precision = "bf16";
@@ -166,7 +161,6 @@ TEST_F(Training, OneSeedIsOneRun) {
 class TrainingIn : public Training, public testing::WithParamInterface<const char*> {
  protected:
   void SetUp() override {
-    if (is_unsupported(GetParam())) GTEST_SKIP() << "this processor has no AVX512-BF16";
     config_ = tiny_config();
     config_.training.precision = GetParam();
   }

@@ -25,8 +25,7 @@ int doctor_command(const DeviceOptions& device) {
   std::cout << create_context("cpu", device.threads)->describe() << '\n';
   const bool bf16 = __builtin_cpu_supports("avx512bf16") != 0;
   std::cout << "bf16: "
-            << (bf16 ? "fast (AVX512-BF16)"
-                     : "slow or unavailable: this processor has no AVX512-BF16; use --precision f32")
+            << (bf16 ? "fast (AVX512-BF16)" : "slow: this processor has no AVX512-BF16; use --precision f32")
             << '\n';
   if (const std::string problem = why_no_cuda(); problem.empty())
     std::cout << create_context("cuda", 0, device.max_memory)->describe() << '\n';

@@ -12,6 +12,7 @@
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/onednn_compat.h"
 #include "backend/cpu/unfold_conv.h"
+#include "backend/cpu/widened.h"
 #include "backend/cpu/winograd.h"
 #include "backend/scratch.h"
 
@@ -34,8 +35,7 @@ void guarded(const char* op, const ConvShape& s, DType dtype, const std::functio
     body();
   } catch (const dnnl::error& error) {
     fail(op, ": oneDNN ", onednn_version(), " refused [", s.n, ", ", s.h, ", ", s.w, ", ", s.c, "] -> ", s.k,
-         " channels in ", dtype, ": ", error.what(),
-         dtype == DType::bf16 ? "; bf16 needs AVX-512: use --precision f32" : "");
+         " channels in ", dtype, ": ", error.what());
   }
 }
 
@@ -379,7 +379,7 @@ void multiply(const Matmul& op, Context& context) {
 }
 
 /// Who convolves; tells a profiler so, but for the library, which speaks for itself.
-enum class By { us_unfolded, us_in_tiles, the_library };
+enum class By { us_unfolded, us_in_tiles, us_widened, the_library };
 
 By choose(const ConvShape& shape, DType dtype, Context& context) {
   if (dtype == DType::bf16 && onednn_multiplies_matrices()) return By::the_library;
@@ -387,7 +387,7 @@ By choose(const ConvShape& shape, DType dtype, Context& context) {
     context.explain([&] { return text_of(shape) + ": one product of rows of pixels"; });
     return By::us_unfolded;
   }
-  if (!winograd::suits(shape, dtype)) return By::the_library;
+  if (!winograd::suits(shape, dtype)) return widened::suits(dtype) ? By::us_widened : By::the_library;
   context.explain([&] { return text_of(shape) + ": Winograd tiles, whose size repays the transforms"; });
   return By::us_in_tiles;
 }
@@ -400,6 +400,7 @@ void Conv2d::cpu(Context& context) const {
     switch (choose(shape, x.dtype, context)) {
       case By::us_unfolded: return unfolded::convolve(*this, context);
       case By::us_in_tiles: return winograd::convolve(*this, context);
+      case By::us_widened: return widened::convolve(*this, context);
       case By::the_library: return forward(*this, context);
     }
   });
@@ -411,6 +412,7 @@ void Conv2dGradInput::cpu(Context& context) const {
     switch (choose(shape, dy.dtype, context)) {
       case By::us_unfolded: return unfolded::convolve_grad_input(*this, context);
       case By::us_in_tiles: return winograd::convolve_grad_input(*this, context);
+      case By::us_widened: return widened::convolve_grad_input(*this, context);
       case By::the_library: return backward_data(*this, context);
     }
   });
@@ -422,6 +424,7 @@ void Conv2dGradWeight::cpu(Context& context) const {
     switch (choose(shape, x.dtype, context)) {
       case By::us_unfolded: return unfolded::convolve_grad_weight(*this, context);
       case By::us_in_tiles: return winograd::convolve_grad_weight(*this, context);
+      case By::us_widened: return widened::convolve_grad_weight(*this, context);
       case By::the_library: return backward_weights(*this, context);
     }
   });
@@ -434,6 +437,7 @@ void Matmul::cpu(Context& context) const {
         [&] { return text_of(*this) + ": panel by panel, packed by the thread that multiplies"; });
     return batched_product::multiply(*this, context);
   }
+  if (widened::suits(a.dtype)) return widened::multiply(*this, context);
   try {
     multiply(*this, context);
   } catch (const dnnl::error& error) {

@@ -22,9 +22,13 @@ std::string onednn_isa() {
   }
 }
 
-bool onednn_multiplies_matrices() {
-  // An instruction set's number has the bits of all that it contains.
-  return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
-}
+namespace {
+/// An instruction set's number has the bits of all that it contains.
+bool onednn_has(dnnl_cpu_isa_t all) { return (dnnl_get_effective_cpu_isa() & all) == all; }
+}  // namespace
+
+bool onednn_takes_bfloats() { return onednn_has(dnnl_cpu_isa_avx512_core); }
+
+bool onednn_multiplies_matrices() { return onednn_has(dnnl_cpu_isa_avx512_core_amx); }
 
 }  // namespace sgm

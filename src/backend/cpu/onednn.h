@@ -80,6 +80,8 @@ class OneDnn {
 std::string onednn_version();
 /// The instruction set that oneDNN generates code for, in its own words.
 std::string onednn_isa();
+/// Whether it multiplies bf16 at all: it wants AVX-512, at least.
+bool onednn_takes_bfloats();
 /// Whether it multiplies bf16 on units for whole matrices (AMX), many times as fast as vectors do.
 bool onednn_multiplies_matrices();
 

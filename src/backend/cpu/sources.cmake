@@ -25,6 +25,7 @@ target_sources(
           backend/cpu/training.cpp
           backend/cpu/unfold_conv.cpp
           backend/cpu/upfirdn.cpp
+          backend/cpu/widened.cpp
           backend/cpu/winograd.cpp)
 
 # Their vectors are wider than the registers of portable builds, but no other file sees them.
