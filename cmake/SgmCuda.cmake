@@ -53,7 +53,7 @@ if(NOT SGM_CUDA_MISSING)
     set(SGM_CUDA_ARCHITECTURES ${CMAKE_CUDA_ARCHITECTURES})
   else()
     set(CMAKE_CUDA_ARCHITECTURES OFF)
-    set(SGM_CUDA_ARCHITECTURES 80 86-real 89-real 90-real)
+    set(SGM_CUDA_ARCHITECTURES 80 90-real)  # code for 8.0 runs on 8.6 and 8.9, too
     if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
       list(APPEND SGM_CUDA_ARCHITECTURES 100-real 120-real)
     endif()
