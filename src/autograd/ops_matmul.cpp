@@ -10,7 +10,7 @@ void multiply(const ConstBuffer& a, std::int64_t lda, bool trans_a, const Tensor
               const Tensor& bias, Tensor& c) {
   const std::int64_t m = c.shape()[0], n = c.shape()[1], k = b.shape()[trans_b ? 1 : 0];
   // The sum over no rows: oneDNN 3 would leave c as it was.
-  if (k == 0 && !bias.defined()) return void(c = Tensor::zeros(c.context(), c.shape(), c.dtype()));
+  if (k == 0 && !bias.defined()) return c.fill(0.0);
   run(Matmul{a, b.buffer(), bias.buffer(), c.buffer(), 1, m, n, k, lda, b.shape()[1], n,
              lda * (trans_a ? k : m), b.numel(), c.numel(), trans_a, trans_b},
       c.context());
